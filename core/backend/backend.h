@@ -1,0 +1,77 @@
+/* The backend interface: memory and program execution on one device.  Implementations live in backends/;
+ * core never names one. */
+#ifndef LT_BACKEND_BACKEND_H
+#define LT_BACKEND_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/base/status.h"
+#include "core/tensor/weight.h"
+
+struct lt_program; /* core/graph/program.h */
+struct lt_node;
+struct lt_backend;
+struct lt_buffer;        /* device memory, defined by the backend */
+struct lt_device_weight; /* a weight as the device reads it */
+struct lt_compiled;      /* a program made ready for the device */
+
+/* Per-step numbers; everything else about a program is fixed when it is compiled. */
+struct lt_step_params {
+    int32_t n_tokens, n_labels; /* live rows */
+    float loss_scale;           /* 1 / targets of the whole step */
+    uint64_t seed;
+    uint32_t step;     /* optimizer step, for random streams */
+    uint32_t site_base; /* added to every op's site: segment * 1024 */
+    bool training;     /* false: dropout is off */
+    /* optimizer */
+    float lr, beta1, beta2, eps, weight_decay, bias_correction1, sqrt_bias_correction2, max_grad_norm;
+};
+
+/* Where one extern value lies.  Tensors in weight form use `weight`, all others buffer + offset (bytes). */
+struct lt_binding {
+    struct lt_buffer *buffer;
+    size_t offset;
+    struct lt_device_weight *weight;
+};
+
+struct lt_run {
+    const struct lt_binding *bindings; /* one per value number of the program; only extern ones are read */
+    struct lt_buffer *arena, *tape, *workspace;
+    size_t tape_offset; /* bytes */
+    struct lt_step_params params;
+};
+
+struct lt_backend_ops {
+    void (*destroy)(struct lt_backend *be);
+    enum lt_status (*buffer_create)(struct lt_backend *be, size_t size, struct lt_buffer **buf, struct lt_error *err);
+    void (*buffer_destroy)(struct lt_backend *be, struct lt_buffer *buf);
+    enum lt_status (*buffer_write)(struct lt_backend *be, struct lt_buffer *buf, size_t offset, const void *src, size_t n, struct lt_error *err);
+    enum lt_status (*buffer_read)(struct lt_backend *be, struct lt_buffer *buf, size_t offset, void *dst, size_t n, struct lt_error *err);
+    enum lt_status (*buffer_zero)(struct lt_backend *be, struct lt_buffer *buf, size_t offset, size_t n, struct lt_error *err);
+    /* The buffer's memory when the host can address it, else NULL. */
+    void *(*buffer_host)(struct lt_backend *be, struct lt_buffer *buf);
+    /* Makes a host weight readable by programs.  A device that shares memory with the host borrows w's
+     * pointers (they must stay valid); others copy. */
+    enum lt_status (*weight_create)(struct lt_backend *be, const struct lt_weight *w, struct lt_device_weight **dw, struct lt_error *err);
+    /* An f32 weight that lives in a buffer (trainable tensors). */
+    enum lt_status (*weight_view)(struct lt_backend *be, const struct lt_weight *shape, struct lt_buffer *buf, size_t offset,
+                                  struct lt_device_weight **dw, struct lt_error *err);
+    void (*weight_destroy)(struct lt_backend *be, struct lt_device_weight *dw);
+    bool (*supports)(struct lt_backend *be, const struct lt_program *p, const struct lt_node *node);
+    /* The program is borrowed and must outlive the result. */
+    enum lt_status (*compile)(struct lt_backend *be, const struct lt_program *p, struct lt_compiled **c, struct lt_error *err);
+    void (*compiled_destroy)(struct lt_backend *be, struct lt_compiled *c);
+    size_t (*workspace_bytes)(struct lt_backend *be, const struct lt_compiled *c); /* run->workspace must hold this much */
+    enum lt_status (*run)(struct lt_backend *be, const struct lt_compiled *c, const struct lt_run *run, struct lt_error *err);
+};
+
+struct lt_backend {
+    const struct lt_backend_ops *ops;
+    const char *name;   /* "cpu" */
+    char description[256]; /* one line for people: processor, ISA, GEMM provider, threads */
+    size_t fixed_bytes; /* memory the backend holds for itself (provider buffers): a line of the plan */
+};
+
+#endif

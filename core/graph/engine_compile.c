@@ -1,0 +1,181 @@
+#include "core/graph/engine_internal.h"
+
+#include <string.h>
+
+#include "core/base/alloc.h"
+
+static void stage_destroy(struct lt_engine *e, struct lt_stage *s)
+{
+    if (!s)
+        return;
+    e->be->ops->compiled_destroy(e->be, s->fwd_code);
+    e->be->ops->compiled_destroy(e->be, s->bwd_code);
+    lt_program_deinit(&s->fwd);
+    lt_program_deinit(&s->bwd);
+    lt_free(s);
+}
+
+static void build_segment(struct lt_build *b)
+{
+    const struct lt_arch *arch = b->model->arch;
+    if (b->segment == 0)
+        arch->build_embedding(b);
+    else if (b->segment <= b->model->layers)
+        arch->build_layer(b);
+    else
+        arch->build_head(b);
+}
+
+static enum lt_build_mode mode_of(enum lt_pass pass)
+{
+    if (pass == LT_PASS_TRAIN)
+        return LT_BUILD_TRAIN;
+    return pass == LT_PASS_DECODE ? LT_BUILD_DECODE : LT_BUILD_EVAL;
+}
+
+/* Adds the backward program and the tape when this segment trains. */
+static enum lt_status differentiate(struct lt_engine *e, int segment, struct lt_graph *fwd, struct lt_graph *bwd,
+                                    struct lt_stage *s, struct lt_error *err)
+{
+    if (e->lowest < 0 || segment < e->lowest)
+        return LT_OK;
+    int n = lt_model_segment_tensors(e->model, segment);
+    bool *trainable = lt_alloc_zero((size_t)n + 1, sizeof *trainable);
+    if (!trainable)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory while compiling segment %d", segment);
+    for (int i = 0; i < n; i++) {
+        const struct lt_model_tensor *t = lt_model_tensor(e->model, segment, i);
+        trainable[i] = t->shared >= 0 ? e->model->tensors[t->shared].trainable : t->trainable;
+    }
+    struct lt_backward_request req = {.recompute = e->opt.recompute,
+                                      .need_din = segment > e->lowest,
+                                      .trainable = trainable,
+                                      .tensor_count = n};
+    enum lt_status status = lt_graph_backward(fwd, bwd, &req, err);
+    lt_free(trainable);
+    if (status != LT_OK)
+        return status;
+    s->has_bwd = bwd->node_count > 0;
+    return lt_tape_layout(fwd, bwd, &e->opt.capacity, &s->tape_bytes, err);
+}
+
+static enum lt_status check_supported(struct lt_engine *e, const struct lt_program *p, struct lt_error *err)
+{
+    for (size_t i = 0; i < p->graph.node_count; i++)
+        if (!e->be->ops->supports(e->be, p, &p->graph.nodes[i]))
+            return lt_fail(err, LT_ERR_UNSUPPORTED, "the %s backend cannot run op %s of this model", e->be->name,
+                           lt_op_info[p->graph.nodes[i].op].name);
+    return LT_OK;
+}
+
+static enum lt_status plan_stage(struct lt_engine *e, enum lt_pass pass, int segment, struct lt_stage *s,
+                                 struct lt_error *err)
+{
+    struct lt_graph fwd, bwd;
+    lt_graph_init(&fwd);
+    lt_graph_init(&bwd);
+    struct lt_build b = {.graph = &fwd,
+                         .model = e->model,
+                         .segment = segment,
+                         .mode = mode_of(pass),
+                         .logits = pass == LT_PASS_LOGITS || pass == LT_PASS_DECODE,
+                         .loss_chunk = e->opt.loss_chunk};
+    build_segment(&b);
+    enum lt_status status = lt_graph_status(&fwd, err);
+    if (status == LT_OK && pass == LT_PASS_TRAIN)
+        status = differentiate(e, segment, &fwd, &bwd, s, err);
+    if (status == LT_OK)
+        status = lt_program_plan(&s->fwd, &fwd, &e->opt.capacity, err);
+    if (status == LT_OK && s->has_bwd)
+        status = lt_program_plan(&s->bwd, &bwd, &e->opt.capacity, err);
+    if (status == LT_OK)
+        status = check_supported(e, &s->fwd, err);
+    if (status == LT_OK && s->has_bwd)
+        status = check_supported(e, &s->bwd, err);
+    lt_graph_deinit(&fwd);
+    lt_graph_deinit(&bwd);
+    return status;
+}
+
+static struct lt_stage *find_equal(const struct lt_engine *e, const struct lt_stage *s)
+{
+    for (size_t i = 0; i < e->stage_count; i++) {
+        struct lt_stage *o = e->stages[i];
+        if (o->has_bwd == s->has_bwd && o->tape_bytes == s->tape_bytes && lt_graph_equal(&o->fwd.graph, &s->fwd.graph) &&
+            (!s->has_bwd || lt_graph_equal(&o->bwd.graph, &s->bwd.graph)))
+            return o;
+    }
+    return NULL;
+}
+
+/* The stage of a segment: an equal one compiled before, or a new one. */
+static enum lt_status make_stage(struct lt_engine *e, enum lt_pass pass, int segment, struct lt_error *err)
+{
+    struct lt_stage *s = lt_alloc_zero(1, sizeof *s);
+    if (!s || !lt_reserve((void **)&e->stages, &e->stage_cap, e->stage_count, sizeof *e->stages)) {
+        lt_free(s);
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory while compiling segment %d", segment);
+    }
+    enum lt_status status = plan_stage(e, pass, segment, s, err);
+    if (status != LT_OK) {
+        stage_destroy(e, s);
+        return status;
+    }
+    struct lt_stage *same = find_equal(e, s);
+    if (same) {
+        stage_destroy(e, s);
+        e->of_segment[pass][segment] = same;
+        return LT_OK;
+    }
+    e->stages[e->stage_count++] = s;
+    e->of_segment[pass][segment] = s;
+    LT_TRY(e->be->ops->compile(e->be, &s->fwd, &s->fwd_code, err));
+    if (s->has_bwd)
+        LT_TRY(e->be->ops->compile(e->be, &s->bwd, &s->bwd_code, err));
+    return LT_OK;
+}
+
+enum lt_status lt_engine_compile(struct lt_engine *e, struct lt_error *err)
+{
+    const bool wanted[LT_PASS_COUNT] = {e->opt.train, e->opt.eval, e->opt.eval && e->opt.logits, e->opt.decode};
+    int segments = lt_model_segments(e->model);
+    for (int pass = 0; pass < LT_PASS_COUNT; pass++) {
+        if (!wanted[pass])
+            continue;
+        e->of_segment[pass] = lt_alloc_zero((size_t)segments, sizeof *e->of_segment[pass]);
+        if (!e->of_segment[pass])
+            return lt_fail(err, LT_ERR_NOMEM, "out of memory while compiling the model");
+        for (int s = 0; s < segments; s++)
+            LT_TRY(make_stage(e, (enum lt_pass)pass, s, err));
+    }
+    for (size_t i = 0; i < e->stage_count; i++) {
+        const struct lt_stage *s = e->stages[i];
+        size_t n = s->fwd.graph.value_count > s->bwd.graph.value_count ? s->fwd.graph.value_count : s->bwd.graph.value_count;
+        if (n > e->max_externs)
+            e->max_externs = n;
+    }
+    return LT_OK;
+}
+
+void lt_engine_destroy(struct lt_engine *e)
+{
+    if (!e)
+        return;
+    struct lt_buffer *buffers[] = {e->params,     e->grads, e->vectors, e->tables,    e->boundaries, e->dboundaries,
+                                   e->tape,       e->arena, e->workspace, e->inputs, e->cache,      e->logits};
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
+        e->be->ops->buffer_destroy(e->be, buffers[i]);
+    for (int i = 0; e->weights && i < e->model->tensor_count; i++)
+        e->be->ops->weight_destroy(e->be, e->weights[i]);
+    for (size_t i = 0; i < e->stage_count; i++)
+        stage_destroy(e, e->stages[i]);
+    for (int i = 0; i < LT_PASS_COUNT; i++)
+        lt_free(e->of_segment[i]);
+    lt_free(e->stages);
+    lt_free(e->tape_offset);
+    lt_free(e->boundary_slot);
+    lt_free(e->weights);
+    lt_free(e->vector_offset);
+    lt_free(e->bindings);
+    lt_free(e);
+}

@@ -1,0 +1,212 @@
+#include "core/graph/engine_internal.h"
+
+#include <string.h>
+
+#include "core/base/alloc.h"
+#include "core/base/checked.h"
+
+size_t lt_engine_memory_total(const struct lt_engine_memory *m)
+{
+    return m->params + m->grads + m->vectors + m->tables + m->boundaries + m->tape + m->arena + m->workspace +
+           m->inputs + m->cache + m->logits;
+}
+
+const struct lt_engine_memory *lt_engine_memory(const struct lt_engine *e)
+{
+    return &e->memory;
+}
+
+size_t lt_engine_boundary_bytes(const struct lt_engine *e)
+{
+    return lt_align_up((size_t)e->opt.capacity.tokens * (size_t)e->model->hidden * sizeof(float), LT_VALUE_ALIGN);
+}
+
+size_t lt_engine_cache_bytes(const struct lt_engine *e)
+{
+    return (size_t)e->opt.capacity.cache_rows * (size_t)e->model->kv_heads * (size_t)e->model->head_dim * sizeof(float);
+}
+
+static size_t table_bytes(const struct lt_engine *e)
+{
+    return lt_align_up((size_t)e->model->table_positions * (size_t)e->model->rotary * sizeof(float), LT_VALUE_ALIGN);
+}
+
+/* Inputs lie one after another: token arrays, label arrays, then losses and argmax. */
+size_t lt_engine_input_offset(const struct lt_engine *e, int which)
+{
+    size_t tokens = lt_align_up((size_t)e->opt.capacity.tokens * sizeof(int32_t), LT_VALUE_ALIGN);
+    size_t labels = lt_align_up((size_t)e->opt.capacity.labels * sizeof(int32_t), LT_VALUE_ALIGN);
+    size_t offset = 0;
+    for (int i = 0; i < which; i++) {
+        bool table = i == LT_IN_ROPE_TABLE || i == LT_IN_ROPE_TABLE_LOCAL;
+        bool label = i == LT_IN_LABEL_ROWS || i == LT_IN_LABELS || i >= LT_IN_COUNT;
+        offset += table ? 0 : label ? labels : tokens;
+    }
+    return offset;
+}
+
+/* The outputs of segments below the lowest trainable one are needed once: two slots in turn.  Every later
+ * segment keeps its input for the backward pass. */
+static void assign_boundaries(struct lt_engine *e)
+{
+    int kept = 0;
+    bool training = e->opt.train && e->lowest >= 0;
+    int first_kept = training ? e->lowest - 1 : e->model->layers + 1; /* output of this segment on */
+    for (int s = 0; s <= e->model->layers; s++)
+        e->boundary_slot[s] = s < first_kept ? s % 2 : 2 + kept++;
+    e->boundary_slots = 2 + kept;
+    if (training && first_kept <= 0) { /* nothing uses the two alternating slots in training */
+        for (int s = 0; s <= e->model->layers; s++)
+            e->boundary_slot[s] -= 2;
+        e->boundary_slots = kept < 2 ? 2 : kept;
+    }
+}
+
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static void plan_tape(struct lt_engine *e)
+{
+    size_t offset = 0;
+    for (int s = 0; e->opt.train && s < lt_model_segments(e->model); s++) {
+        e->tape_offset[s] = offset;
+        offset += e->of_segment[LT_PASS_TRAIN][s]->tape_bytes;
+    }
+    e->memory.tape = offset;
+}
+
+void lt_engine_plan_memory(struct lt_engine *e)
+{
+    struct lt_engine_memory *m = &e->memory;
+    const struct lt_model *model = e->model;
+    memset(m, 0, sizeof *m);
+    m->params = e->opt.param_elements * sizeof(float);
+    m->grads = e->opt.train ? m->params : 0;
+    for (int i = 0; i < model->tensor_count; i++) {
+        const struct lt_model_tensor *t = &model->tensors[i];
+        e->vector_offset[i] = m->vectors;
+        if (t->kind == LT_TENSOR_VECTOR && !t->trainable)
+            m->vectors += lt_align_up((size_t)t->cols * sizeof(float), LT_VALUE_ALIGN);
+    }
+    m->tables = (size_t)model->rope_tables * table_bytes(e);
+    assign_boundaries(e);
+    m->boundaries = (size_t)(e->boundary_slots + (e->opt.train ? 2 : 0)) * lt_engine_boundary_bytes(e);
+    plan_tape(e);
+    for (size_t i = 0; i < e->stage_count; i++) {
+        const struct lt_stage *s = e->stages[i];
+        m->arena = max_size(m->arena, max_size(s->fwd.arena_bytes, s->bwd.arena_bytes));
+        m->workspace = max_size(m->workspace, e->be->ops->workspace_bytes(e->be, s->fwd_code));
+        if (s->has_bwd)
+            m->workspace = max_size(m->workspace, e->be->ops->workspace_bytes(e->be, s->bwd_code));
+    }
+    m->inputs = lt_engine_input_offset(e, LT_IN_COUNT + 2);
+    m->cache = e->opt.decode ? 2 * (size_t)model->layers * lt_engine_cache_bytes(e) : 0;
+    if (e->of_segment[LT_PASS_LOGITS] || e->of_segment[LT_PASS_DECODE])
+        m->logits = (size_t)e->opt.capacity.labels * (size_t)model->vocab * sizeof(float);
+}
+
+enum lt_status lt_engine_create(struct lt_engine **out, struct lt_model *model, struct lt_backend *backend,
+                                const struct lt_engine_options *opt, struct lt_error *err)
+{
+    *out = NULL;
+    struct lt_engine *e = lt_alloc_zero(1, sizeof *e);
+    if (!e)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory while creating the engine");
+    e->model = model;
+    e->be = backend;
+    e->opt = *opt;
+    e->lowest = lt_model_lowest_trainable(model);
+    if (e->opt.loss_chunk <= 0) /* about 16 MiB of logits, at least 32 rows so that the head stays a real GEMM */
+        e->opt.loss_chunk = (int32_t)lt_max_i64(32, (16 << 20) / ((int64_t)model->vocab * 4));
+    if (e->opt.loss_chunk > opt->capacity.labels)
+        e->opt.loss_chunk = (int32_t)lt_max_i64(1, opt->capacity.labels);
+    size_t segments = (size_t)lt_model_segments(model);
+    e->tape_offset = lt_alloc_zero(segments, sizeof *e->tape_offset);
+    e->boundary_slot = lt_alloc_zero(segments, sizeof *e->boundary_slot);
+    e->vector_offset = lt_alloc_zero((size_t)model->tensor_count, sizeof *e->vector_offset);
+    enum lt_status status = LT_OK;
+    if (!e->tape_offset || !e->boundary_slot || !e->vector_offset)
+        status = lt_fail(err, LT_ERR_NOMEM, "out of memory while creating the engine");
+    if (status == LT_OK)
+        status = lt_engine_compile(e, err);
+    if (status != LT_OK) {
+        lt_engine_destroy(e);
+        return status;
+    }
+    lt_engine_plan_memory(e);
+    *out = e;
+    return LT_OK;
+}
+
+static enum lt_status make_buffer(struct lt_engine *e, size_t bytes, struct lt_buffer **buf, struct lt_error *err)
+{
+    return bytes > 0 ? e->be->ops->buffer_create(e->be, bytes, buf, err) : LT_OK;
+}
+
+static enum lt_status allocate_buffers(struct lt_engine *e, struct lt_error *err)
+{
+    const struct lt_engine_memory *m = &e->memory;
+    size_t boundary = lt_engine_boundary_bytes(e);
+    LT_TRY(make_buffer(e, m->params, &e->params, err));
+    LT_TRY(make_buffer(e, m->grads, &e->grads, err));
+    LT_TRY(make_buffer(e, m->vectors, &e->vectors, err));
+    LT_TRY(make_buffer(e, m->tables, &e->tables, err));
+    LT_TRY(make_buffer(e, (size_t)e->boundary_slots * boundary, &e->boundaries, err));
+    LT_TRY(make_buffer(e, e->opt.train ? 2 * boundary : 0, &e->dboundaries, err));
+    LT_TRY(make_buffer(e, m->tape, &e->tape, err));
+    LT_TRY(make_buffer(e, m->arena, &e->arena, err));
+    LT_TRY(make_buffer(e, m->workspace, &e->workspace, err));
+    LT_TRY(make_buffer(e, m->inputs, &e->inputs, err));
+    LT_TRY(make_buffer(e, m->cache, &e->cache, err));
+    return make_buffer(e, m->logits, &e->logits, err);
+}
+
+static enum lt_status upload_tables(struct lt_engine *e, struct lt_error *err)
+{
+    const struct lt_model *m = e->model;
+    float *row = m->rope_tables ? lt_alloc_array((size_t)m->rotary, sizeof *row) : NULL;
+    if (m->rope_tables && !row)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory for a rope table");
+    enum lt_status status = LT_OK;
+    size_t row_bytes = (size_t)m->rotary * sizeof(float);
+    for (int which = 0; which < m->rope_tables; which++)
+        for (int32_t p = 0; status == LT_OK && p < m->table_positions; p++) {
+            m->rope_fill(m, which, p, row);
+            status = e->be->ops->buffer_write(e->be, e->tables, (size_t)which * table_bytes(e) + (size_t)p * row_bytes, row,
+                                              row_bytes, err);
+        }
+    lt_free(row);
+    return status;
+}
+
+static enum lt_status bind_tensor(struct lt_engine *e, int i, struct lt_error *err)
+{
+    const struct lt_model_tensor *t = &e->model->tensors[i];
+    const struct lt_model_tensor *own = t->shared >= 0 ? &e->model->tensors[t->shared] : t;
+    if (t->kind == LT_TENSOR_VECTOR) {
+        if (t->trainable)
+            return LT_OK;
+        return e->be->ops->buffer_write(e->be, e->vectors, e->vector_offset[i], t->vector, (size_t)t->cols * sizeof(float),
+                                        err);
+    }
+    if (own->trainable) {
+        struct lt_weight w = {.format = LT_WEIGHT_F32, .transposed = own->transposed, .rows = own->rows, .cols = own->cols};
+        return e->be->ops->weight_view(e->be, &w, e->params, own->param_offset * sizeof(float), &e->weights[i], err);
+    }
+    return e->be->ops->weight_create(e->be, &own->weight, &e->weights[i], err);
+}
+
+enum lt_status lt_engine_allocate(struct lt_engine *e, struct lt_error *err)
+{
+    e->weights = lt_alloc_zero((size_t)e->model->tensor_count, sizeof *e->weights);
+    e->bindings = lt_alloc_zero(e->max_externs, sizeof *e->bindings);
+    if (!e->weights || !e->bindings)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory while binding the model");
+    LT_TRY(allocate_buffers(e, err));
+    LT_TRY(upload_tables(e, err));
+    for (int i = 0; i < e->model->tensor_count; i++)
+        LT_TRY(bind_tensor(e, i, err));
+    return LT_OK;
+}
