@@ -67,7 +67,7 @@ static void collect_lifetimes(struct lifetime *lt, const struct lt_graph *g, con
     for (size_t i = 0; i < g->node_count; i++) {
         const struct lt_node *n = &g->nodes[i];
         for (int k = 0; k < LT_MAX_IN; k++)
-            if (n->in[k] >= 0)
+            if (n->in[k] >= 0 && lt[n->in[k]].last < (int)i)
                 lt[n->in[k]].last = (int)i;
         for (int k = 0; k < LT_MAX_OUT; k++) {
             if (n->out[k] < 0)

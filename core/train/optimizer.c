@@ -35,7 +35,8 @@ static void add_update(struct lt_graph *g, size_t begin, size_t end, bool decay)
         return;
     size_t n = end - begin;
     int grad = flat(g, LT_OPTIM_GRAD, begin, n), norm = flat(g, LT_OPTIM_NORM, 0, 1);
-    int p = flat(g, LT_OPTIM_PARAM, begin, n), m = flat(g, LT_OPTIM_M, begin, n), v = flat(g, LT_OPTIM_V, begin, n);
+    int p = flat(g, LT_OPTIM_PARAM, begin, n), m = flat(g, LT_OPTIM_M, begin, n),
+        v = flat(g, LT_OPTIM_V, begin, n);
     struct lt_node *node = lt_graph_node(g, LT_OP_ADAMW);
     node->in[0] = grad;
     node->in[1] = norm;
@@ -65,16 +66,18 @@ static enum lt_status plan(struct lt_optimizer *o, struct lt_error *err)
     LT_TRY(status);
     LT_TRY(o->be->ops->compile(o->be, &o->norm, &o->norm_code, err));
     LT_TRY(o->be->ops->compile(o->be, &o->update, &o->update_code, err));
-    size_t a = o->be->ops->workspace_bytes(o->be, o->norm_code), b = o->be->ops->workspace_bytes(o->be, o->update_code);
+    size_t a = o->be->ops->workspace_bytes(o->be, o->norm_code),
+           b = o->be->ops->workspace_bytes(o->be, o->update_code);
     o->workspace_bytes = a > b ? a : b;
     size_t values = o->norm.graph.value_count > o->update.graph.value_count ? o->norm.graph.value_count
-                                                                           : o->update.graph.value_count;
+                                                                            : o->update.graph.value_count;
     o->bindings = lt_alloc_zero(values, sizeof *o->bindings);
     return o->bindings ? LT_OK : lt_fail(err, LT_ERR_NOMEM, "out of memory while creating the optimizer");
 }
 
-enum lt_status lt_optimizer_create(struct lt_optimizer **out, struct lt_backend *be, const struct lt_optimizer_config *config,
-                                   size_t elements, size_t decay_elements, struct lt_error *err)
+enum lt_status lt_optimizer_create(struct lt_optimizer **out, struct lt_backend *be,
+                                   const struct lt_optimizer_config *config, size_t elements,
+                                   size_t decay_elements, struct lt_error *err)
 {
     *out = NULL;
     struct lt_optimizer *o = lt_alloc_zero(1, sizeof *o);
@@ -130,8 +133,8 @@ enum lt_status lt_optimizer_allocate(struct lt_optimizer *o, struct lt_error *er
 }
 
 static enum lt_status run(struct lt_optimizer *o, const struct lt_program *p, const struct lt_compiled *code,
-                          struct lt_buffer *params, struct lt_buffer *grads, const struct lt_step_params *step,
-                          struct lt_error *err)
+                          struct lt_buffer *params, struct lt_buffer *grads,
+                          const struct lt_step_params *step, struct lt_error *err)
 {
     struct lt_buffer *const by_kind[LT_OPTIM_COUNT] = {params, grads, o->m, o->v, o->norm_value};
     for (size_t i = 0; i < p->graph.value_count; i++)
@@ -140,8 +143,8 @@ static enum lt_status run(struct lt_optimizer *o, const struct lt_program *p, co
     return o->be->ops->run(o->be, code, &r, err);
 }
 
-enum lt_status lt_optimizer_step(struct lt_optimizer *o, struct lt_buffer *params, struct lt_buffer *grads, int64_t t, double lr,
-                                 double *grad_norm, struct lt_error *err)
+enum lt_status lt_optimizer_step(struct lt_optimizer *o, struct lt_buffer *params, struct lt_buffer *grads,
+                                 int64_t t, double lr, double *grad_norm, struct lt_error *err)
 {
     const struct lt_optimizer_config *c = &o->config;
     struct lt_step_params step = {.lr = (float)lr,
@@ -157,9 +160,10 @@ enum lt_status lt_optimizer_step(struct lt_optimizer *o, struct lt_buffer *param
     LT_TRY(o->be->ops->buffer_read(o->be, o->norm_value, 0, &norm, sizeof norm, err));
     *grad_norm = (double)norm;
     if (!isfinite(norm))
-        return lt_fail(err, LT_ERR_NUMERIC,
-                       "the gradient norm of step %lld is not a finite number: lower --learning-rate or check the data",
-                       (long long)t);
+        return lt_fail(
+            err, LT_ERR_NUMERIC,
+            "the gradient norm of step %lld is not a finite number: lower --learning-rate or check the data",
+            (long long)t);
     return run(o, &o->update, o->update_code, params, grads, &step, err);
 }
 
@@ -169,7 +173,8 @@ enum lt_status lt_optimizer_read(struct lt_optimizer *o, float *m, float *v, str
     return o->be->ops->buffer_read(o->be, o->v, 0, v, o->elements * sizeof *v, err);
 }
 
-enum lt_status lt_optimizer_write(struct lt_optimizer *o, const float *m, const float *v, struct lt_error *err)
+enum lt_status lt_optimizer_write(struct lt_optimizer *o, const float *m, const float *v,
+                                  struct lt_error *err)
 {
     LT_TRY(o->be->ops->buffer_write(o->be, o->m, 0, m, o->elements * sizeof *m, err));
     return o->be->ops->buffer_write(o->be, o->v, 0, v, o->elements * sizeof *v, err);

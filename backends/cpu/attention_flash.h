@@ -1,0 +1,53 @@
+/* Tiled attention without an ISA: the walk over rows, key tiles and heads is written once, the arithmetic
+ * comes from a table of primitives that each instruction set fills.
+ *
+ * Forward: Dao, "FlashAttention-2" (2023), algorithm 1, with key tiles aligned to the first key of the
+ * sequence.  Backward: algorithm 2.  Every output element is one chain of operations whose order depends on
+ * its own row and columns only, so grouping rows changes no bit. */
+#ifndef LT_BACKENDS_CPU_ATTENTION_FLASH_H
+#define LT_BACKENDS_CPU_ATTENTION_FLASH_H
+
+#include "backends/cpu/kernels.h"
+
+/* Keys in a tile, and query rows worked on at a time. */
+enum { LT_ATTENTION_TILE = 64 };
+
+/* c[rows, n] (+)= a[rows, k] · b[k, n].  Element (i, p) of a is a[i * a_row + p * a_col], so that a transposed
+ * operand costs nothing.  Each element of c is one sum over k in order. */
+struct lt_tile_product {
+    float *c;
+    const float *a, *b;
+    int64_t ldc, a_row, a_col, ldb;
+    int64_t rows, n, k;
+    bool accumulate;
+};
+
+/* One row of scores in a tile: columns [lo, hi) of LT_ATTENTION_TILE are visible, hi > lo. */
+struct lt_score_row {
+    int64_t lo, hi;
+    float scale, softcap;
+    const float *keep; /* [LT_ATTENTION_TILE] dropout factors, 0 or 1/(1-p); NULL without dropout */
+};
+
+struct lt_attention_ops {
+    void (*product)(const struct lt_tile_product *p);
+    /* dst[d * LT_ATTENTION_TILE + key] = src[key * ld + d] for depth values of d; keys up to the next
+     * multiple of 16 are zero. */
+    void (*transpose)(float *dst, const float *src, int64_t ld, int64_t keys, int64_t depth);
+    /* Raw scores s become weights exp(score - max) times keep in the visible columns; *max and *sum carry the
+     * online softmax.  Returns the factor for what was accumulated before. */
+    float (*softmax_row)(float *s, const struct lt_score_row *row, float *max, float *sum);
+    /* Raw scores s become probabilities times keep, dp becomes the gradient of q.k; columns outside
+     * [lo, hi) of both become 0. */
+    void (*grad_row)(float *s, float *dp, const struct lt_score_row *row, float lse, float delta);
+    void (*scale_row)(float *y, float factor, int64_t n);
+    float (*dot)(const float *a, const float *b, int64_t n);
+    /* keep[i] = bits(row_key, column + i) >= threshold ? scale : 0; column a multiple of 4. */
+    void (*keep_row)(float *keep, int64_t n, const struct lt_rng_site *site, uint32_t row_key,
+                     uint32_t column, uint32_t threshold, float scale);
+};
+
+void lt_attention_flash_fwd(const struct lt_attention_ops *ops, const struct lt_attention_block *block);
+void lt_attention_flash_bwd(const struct lt_attention_ops *ops, const struct lt_attention_grad *grad);
+
+#endif

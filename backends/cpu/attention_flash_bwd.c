@@ -1,0 +1,178 @@
+#include "backends/cpu/attention_flash.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "core/base/checked.h"
+
+enum { TILE = LT_ATTENTION_TILE, GROUP = 8, LANES = 16, ALIGNMENT = 64 };
+
+/* One tile of keys against up to TILE query rows of one head. */
+struct flash_grad {
+    const struct lt_attention_ops *ops;
+    const struct lt_attention_grad *args;
+    float *keys, *values; /* [head_dim, TILE], transposed */
+    float *p, *ds;        /* [TILE, TILE], rows are query rows: probabilities; first dP, then dS */
+    float *keep;          /* [TILE] */
+    float *delta;         /* [group, rows]: rowsum(dO * O) */
+    int64_t head;
+    int64_t key0, nkeys;
+    int64_t row0, nrows;
+    bool diagonal; /* row0 == key0: row r sees the keys up to its own */
+};
+
+size_t lt_attention_grad_scratch(int64_t rows, int64_t head_dim, int64_t group)
+{
+    assert(rows >= 0 && head_dim > 0 && group > 0);
+    size_t tiles = 2 * (size_t)head_dim * TILE + 2 * TILE * TILE + TILE;
+    return ALIGNMENT / sizeof(float) + tiles + (size_t)group * (size_t)rows;
+}
+
+static void divide_scratch(struct flash_grad *f)
+{
+    int64_t d = f->args->head_dim;
+    /* Vector loads of the tiles should not straddle cache lines. */
+    size_t past = (uintptr_t)f->args->scratch % ALIGNMENT / sizeof(float);
+    f->keys = f->args->scratch + (past ? ALIGNMENT / sizeof(float) - past : 0);
+    f->values = f->keys + d * TILE;
+    f->p = f->values + d * TILE;
+    f->ds = f->p + TILE * TILE;
+    f->keep = f->ds + TILE * TILE;
+    f->delta = f->keep + TILE;
+}
+
+static void prepare_rows(struct flash_grad *f)
+{
+    const struct lt_attention_grad *a = f->args;
+    size_t bytes = (size_t)a->head_dim * sizeof(float);
+    for (int64_t g = 0; g < a->group; g++) {
+        for (int64_t t = 0; t < a->rows; t++) {
+            int64_t at = t * a->ldo + g * a->head_dim;
+            f->delta[g * a->rows + t] = f->ops->dot(a->d_o + at, a->o + at, a->head_dim);
+            memset(a->dq + t * a->ldq + g * a->head_dim, 0, bytes);
+        }
+    }
+    for (int64_t t = 0; t < a->rows; t++) {
+        memset(a->dk + t * a->ldkv, 0, bytes);
+        memset(a->dv + t * a->ldkv, 0, bytes);
+    }
+}
+
+/* dst[nrows, nkeys] = a · b for the transposed keys or values b, leaving out what no row of a group sees. */
+static void row_products(struct flash_grad *f, float *dst, const float *a, int64_t lda, const float *b)
+{
+    int64_t step = f->diagonal ? GROUP : f->nrows;
+    for (int64_t r = 0; r < f->nrows; r += step) {
+        int64_t rows = lt_min_i64(step, f->nrows - r);
+        int64_t seen = f->diagonal ? lt_min_i64(f->nkeys, r + rows) : f->nkeys;
+        f->ops->product(&(struct lt_tile_product){.c = dst + r * TILE,
+                                                  .ldc = TILE,
+                                                  .a = a + r * lda,
+                                                  .a_row = lda,
+                                                  .a_col = 1,
+                                                  .b = b,
+                                                  .ldb = TILE,
+                                                  .rows = rows,
+                                                  .n = (seen + LANES - 1) / LANES * LANES,
+                                                  .k = f->args->head_dim,
+                                                  .accumulate = false});
+    }
+}
+
+/* p and ds of the tile from the raw products. */
+static void gradient_tile(struct flash_grad *f)
+{
+    const struct lt_attention_grad *a = f->args;
+    struct lt_score_row row = {.scale = a->scale, .softcap = a->softcap};
+    struct lt_rng_site site = a->site;
+    site.site += (uint32_t)f->head;
+    for (int64_t r = 0; r < f->nrows; r++) {
+        int64_t t = f->row0 + r;
+        int64_t begin = a->window > 0 ? lt_max_i64(0, t + 1 - a->window) : 0;
+        row.lo = lt_max_i64(0, begin - f->key0);
+        row.hi = lt_min_i64(f->nkeys, t + 1 - f->key0);
+        if (a->drop_threshold != 0) {
+            row.keep = f->keep;
+            f->ops->keep_row(f->keep, TILE, &site, a->row_key[t], (uint32_t)f->key0, a->drop_threshold,
+                             a->drop_scale);
+        }
+        f->ops->grad_row(f->p + r * TILE, f->ds + r * TILE, &row, a->lse[t * a->ldlse + f->head],
+                         f->delta[f->head * a->rows + t]);
+    }
+}
+
+/* dst[nkeys, head_dim] += aᵀ · b for the tile a and the query rows b. */
+static void add_to_keys(struct flash_grad *f, float *dst, const float *a, const float *b, int64_t ldb)
+{
+    int64_t step = f->diagonal ? GROUP : f->nkeys;
+    for (int64_t c = 0; c < f->nkeys; c += step) {
+        int64_t from = f->diagonal ? lt_min_i64(c, f->nrows) : 0;
+        f->ops->product(&(struct lt_tile_product){.c = dst + (f->key0 + c) * f->args->ldkv,
+                                                  .ldc = f->args->ldkv,
+                                                  .a = a + from * TILE + c,
+                                                  .a_row = 1,
+                                                  .a_col = TILE,
+                                                  .b = b + from * ldb,
+                                                  .ldb = ldb,
+                                                  .rows = lt_min_i64(step, f->nkeys - c),
+                                                  .n = f->args->head_dim,
+                                                  .k = f->nrows - from,
+                                                  .accumulate = true});
+    }
+}
+
+/* dq += ds · k. */
+static void add_to_queries(struct flash_grad *f, float *dq)
+{
+    const struct lt_attention_grad *a = f->args;
+    int64_t step = f->diagonal ? GROUP : f->nrows;
+    for (int64_t r = 0; r < f->nrows; r += step) {
+        int64_t rows = lt_min_i64(step, f->nrows - r);
+        f->ops->product(
+            &(struct lt_tile_product){.c = dq + r * a->ldq,
+                                      .ldc = a->ldq,
+                                      .a = f->ds + r * TILE,
+                                      .a_row = TILE,
+                                      .a_col = 1,
+                                      .b = a->k + f->key0 * a->ldkv,
+                                      .ldb = a->ldkv,
+                                      .rows = rows,
+                                      .n = a->head_dim,
+                                      .k = f->diagonal ? lt_min_i64(f->nkeys, r + rows) : f->nkeys,
+                                      .accumulate = true});
+    }
+}
+
+static void head_against_tile(struct flash_grad *f)
+{
+    const struct lt_attention_grad *a = f->args;
+    int64_t column = f->head * a->head_dim;
+    int64_t end = a->window > 0 ? lt_min_i64(a->rows, f->key0 + f->nkeys - 1 + a->window) : a->rows;
+    for (f->row0 = f->key0; f->row0 < end; f->row0 += TILE) {
+        f->nrows = lt_min_i64(TILE, end - f->row0);
+        f->diagonal = f->row0 == f->key0;
+        const float *q = a->q + f->row0 * a->ldq + column;
+        const float *d_o = a->d_o + f->row0 * a->ldo + column;
+        row_products(f, f->p, q, a->ldq, f->keys);
+        row_products(f, f->ds, d_o, a->ldo, f->values);
+        gradient_tile(f);
+        add_to_keys(f, a->dv, f->p, d_o, a->ldo);
+        add_to_keys(f, a->dk, f->ds, q, a->ldq);
+        add_to_queries(f, a->dq + f->row0 * a->ldq + column);
+    }
+}
+
+void lt_attention_flash_bwd(const struct lt_attention_ops *ops, const struct lt_attention_grad *grad)
+{
+    assert(grad->head_dim > 0 && grad->group > 0 && grad->scratch);
+    struct flash_grad f = {.ops = ops, .args = grad};
+    divide_scratch(&f);
+    prepare_rows(&f);
+    for (f.key0 = 0; f.key0 < grad->rows; f.key0 += TILE) {
+        f.nkeys = lt_min_i64(TILE, grad->rows - f.key0);
+        ops->transpose(f.keys, grad->k + f.key0 * grad->ldkv, grad->ldkv, f.nkeys, grad->head_dim);
+        ops->transpose(f.values, grad->v + f.key0 * grad->ldkv, grad->ldkv, f.nkeys, grad->head_dim);
+        for (f.head = 0; f.head < grad->group; f.head++)
+            head_against_tile(&f);
+    }
+}

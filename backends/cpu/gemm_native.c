@@ -1,0 +1,348 @@
+/* The project's own GEMM: packed panels of W in the second-level cache, A read where it lies.
+ *
+ * The product is cut into jobs of (rows of C) x (a few panels of columns); threads take jobs from a counter.  A job
+ * walks k in blocks: it decodes its panels of op(W) for the block straight into the layout of the micro-kernel,
+ * then passes all its rows of A over them.  So W is decoded once a pass (once per group of rows where a narrow
+ * product is also cut by rows) and threads share nothing but the counter.  Goto and van de Geijn, "Anatomy of
+ * high-performance matrix multiplication", 2008, less the packing of A: with eight rows or fewer a tile, broadcasts from
+ * the rows themselves were measured to be as fast. */
+#include "backends/cpu/gemm_internal.h"
+
+#include <omp.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "core/base/alloc.h"
+#include "core/base/checked.h"
+
+enum {
+    MAX_MR = 16,
+    MAX_NR = 64,
+    DECODE_ROWS = 8,      /* stored rows decoded at a time where a row is one k */
+    A_ROWS = 64,       /* rows of a transposed block of A, */
+    A_STRIDE = 1040,    /* and its row: no power of two, at least kc rounded up to lanes */
+    PAGE_FLOATS = 1024,
+    PACK_ROWS = 24,    /* packing an element costs about as much as this many rows of multiplying */
+    SERIAL_WORK = 1 << 16 /* multiply-adds below which waking threads costs more than it gives */
+};
+
+struct native {
+    struct lt_gemm_provider base;
+    const struct lt_cpu_kernels *kernels;
+    const struct lt_gemm_kernel *kernel;
+    int threads;
+    float *workspace;
+    size_t thread_floats; /* of each thread: panels, then scratch, then a block of A */
+    size_t scratch_offset, a_offset;
+    atomic_llong next_job;
+};
+
+/* C[m, n] (or Cᵀ, for the twisted form of a tall product) from A[m, k] and B[k, n]. */
+struct product {
+    const float *a;
+    int64_t lda;
+    bool a_k_major; /* A is stored [k, m] */
+    struct lt_gemm_operand b;
+    float *c;
+    int64_t ldc;
+    bool c_twisted; /* element (i, j) of the product is stored at c[j*ldc + i] */
+    bool accumulate;
+    const float *bias;
+    int64_t m, n, k;
+};
+
+struct grid {
+    int64_t m_parts, n_parts; /* jobs = m_parts * n_parts */
+};
+
+struct job {
+    const struct native *g;
+    const struct product *p;
+    int64_t m0, m1, n0, n1;
+    float *panels, *scratch, *a_block;
+};
+
+/* ---- packing ---------------------------------------------------------------------------------------------- */
+
+static int panel_width(const struct lt_gemm_kernel *kernel, int64_t cols)
+{
+    return cols >= kernel->nr ? kernel->nr : (int)lt_align_up((size_t)cols, (size_t)kernel->lanes);
+}
+
+/* Stored rows are columns of op(B): groups of `lanes` are decoded side by side and transposed. */
+static void pack_transposed(const struct job *job, int64_t k0, int64_t kc)
+{
+    const struct lt_gemm_kernel *kernel = job->g->kernel;
+    const struct lt_gemm_operand *b = &job->p->b;
+    for (int64_t n = job->n0; n < job->n1; n += kernel->nr) {
+        float *panel = job->panels + (n - job->n0) * kc;
+        int64_t cols = lt_min_i64(kernel->nr, job->n1 - n);
+        int width = panel_width(kernel, cols);
+        for (int64_t j = 0; j < cols; j += kernel->lanes) {
+            int rows = (int)lt_min_i64(kernel->lanes, cols - j);
+            int64_t first = (n + j) * b->ld + k0;
+            const float *src = job->scratch;
+            int64_t lds = kc;
+            if (b->f32 != NULL) {
+                src = b->f32 + first;
+                lds = b->ld;
+            } else {
+                for (int r = 0; r < rows; r++)
+                    b->decode(job->scratch + r * kc, b->w, first + r * b->ld, kc);
+            }
+            kernel->transpose(panel + j, width, src, lds, rows, kc);
+        }
+    }
+}
+
+/* Stored rows are rows of op(B). */
+static void pack_straight(const struct job *job, int64_t k0, int64_t kc)
+{
+    const struct lt_gemm_kernel *kernel = job->g->kernel;
+    const struct lt_gemm_operand *b = &job->p->b;
+    int64_t cols = job->n1 - job->n0;
+    int64_t first = k0 * b->ld + job->n0;
+    if (b->f32 != NULL) {
+        kernel->panels_copy(job->panels, kc, 0, b->f32 + first, b->ld, kc, cols);
+        return;
+    }
+    for (int64_t k = 0; k < kc; k += DECODE_ROWS) {
+        int64_t rows = lt_min_i64(DECODE_ROWS, kc - k);
+        for (int64_t r = 0; r < rows; r++)
+            b->decode(job->scratch + r * cols, b->w, first + (k + r) * b->ld, cols);
+        kernel->panels_copy(job->panels, kc, k, job->scratch, cols, rows, cols);
+    }
+}
+
+/* Rows m0 … of a k-major A as rows: block[m][k]. */
+static void pack_a(const struct job *job, int64_t m0, int64_t rows, int64_t k0, int64_t kc)
+{
+    const struct lt_gemm_kernel *kernel = job->g->kernel;
+    const struct product *p = job->p;
+    for (int64_t k = 0; k < kc; k += kernel->lanes) {
+        int tokens = (int)lt_min_i64(kernel->lanes, kc - k);
+        kernel->transpose(job->a_block + k, A_STRIDE, p->a + (k0 + k) * p->lda + m0, p->lda, tokens, rows);
+    }
+}
+
+/* ---- one job ---------------------------------------------------------------------------------------------- */
+
+/* As kernel->tile on a stored Cᵀ, through a small copy. */
+static void tile_twisted(const struct lt_gemm_kernel *kernel, struct lt_gemm_tile *t)
+{
+    float copy[MAX_MR * MAX_NR];
+    float *c = t->c;
+    const int64_t ldc = t->ldc;
+    if (t->load)
+        for (int j = 0; j < t->cols; j++)
+            for (int i = 0; i < t->rows; i++)
+                copy[i * MAX_NR + j] = c[j * ldc + i];
+    t->c = copy;
+    t->next_c = copy;
+    t->ldc = MAX_NR;
+    kernel->tile(t);
+    for (int j = 0; j < t->cols; j++)
+        for (int i = 0; i < t->rows; i++)
+            c[j * ldc + i] = copy[i * MAX_NR + j];
+}
+
+/* Rows m0 … m1 of A, at `a`, over the job's columns of k block [k0, k0+kc). */
+static void multiply_rows(const struct job *job, const float *a, int64_t lda, int64_t m0, int64_t m1, int64_t k0,
+                          int64_t kc, bool packed)
+{
+    const struct lt_gemm_kernel *kernel = job->g->kernel;
+    const struct product *p = job->p;
+    for (int64_t m = m0; m < m1; m += kernel->mr) {
+        for (int64_t n = job->n0; n < job->n1; n += kernel->nr) {
+            int64_t cols = lt_min_i64(kernel->nr, job->n1 - n);
+            bool last = n + kernel->nr >= job->n1;
+            struct lt_gemm_tile t = {
+                .a = a + (m - m0) * lda,
+                .lda = lda,
+                .b = packed ? job->panels + (n - job->n0) * kc : p->b.f32 + k0 * p->b.ld + n,
+                .ldb = packed ? panel_width(kernel, cols) : p->b.ld,
+                .c = p->c_twisted ? p->c + n * p->ldc + m : p->c + m * p->ldc + n,
+                .ldc = p->ldc,
+                .next_c = last ? p->c + lt_min_i64(m + kernel->mr, p->m - 1) * p->ldc + job->n0
+                               : p->c + m * p->ldc + n + kernel->nr,
+                .bias = p->bias != NULL && k0 == 0 ? p->bias + n : NULL,
+                .k = kc,
+                .rows = (int)lt_min_i64(kernel->mr, m1 - m),
+                .cols = (int)cols,
+                .load = p->accumulate || k0 > 0,
+            };
+            if (p->c_twisted)
+                tile_twisted(kernel, &t);
+            else
+                kernel->tile(&t);
+        }
+    }
+}
+
+static void run_job(const struct job *job)
+{
+    const struct lt_gemm_kernel *kernel = job->g->kernel;
+    const struct product *p = job->p;
+    /* A few rows do not pay for a copy of f32 rows that can be read in place. */
+    bool packed = p->b.f32 == NULL || !p->b.k_major || job->m1 - job->m0 > 2 * kernel->mr ||
+                  (job->n1 - job->n0) % kernel->lanes != 0;
+    for (int64_t k0 = 0; k0 < p->k; k0 += kernel->kc) {
+        int64_t kc = lt_min_i64(kernel->kc, p->k - k0);
+        if (packed && p->b.k_major)
+            pack_straight(job, k0, kc);
+        else if (packed)
+            pack_transposed(job, k0, kc);
+        if (!p->a_k_major) {
+            multiply_rows(job, p->a + job->m0 * p->lda + k0, p->lda, job->m0, job->m1, k0, kc, packed);
+            continue;
+        }
+        for (int64_t m = job->m0; m < job->m1; m += A_ROWS) {
+            int64_t rows = lt_min_i64(A_ROWS, job->m1 - m);
+            pack_a(job, m, rows, k0, kc);
+            multiply_rows(job, job->a_block, A_STRIDE, m, m + rows, k0, kc, packed);
+        }
+    }
+}
+
+/* ---- threads ---------------------------------------------------------------------------------------------- */
+
+/* How to cut the product so that the threads finish together.  Columns are cut down to what a job's panels hold; rows
+ * only where that makes fewer jobs than threads, because each group of rows packs its columns again. */
+static struct grid choose_grid(const struct native *g, const struct product *p)
+{
+    const struct lt_gemm_kernel *kernel = g->kernel;
+    const int64_t tiles = lt_div_up(p->m, kernel->mr), panels = lt_div_up(p->n, kernel->nr);
+    const int64_t threads = g->threads, fewest = lt_div_up(panels, kernel->panels);
+    struct grid best = {1, fewest};
+    double best_cost = -1.0;
+    for (int64_t m_parts = 1; m_parts <= lt_min_i64(tiles, 2 * threads); m_parts++) {
+        /* The fewest column parts, the fewest that keep every thread busy to the end, the most. */
+        int64_t even = lt_div_up(fewest * m_parts, threads) * threads;
+        int64_t candidates[3] = {fewest, lt_min_i64(lt_div_up(even, m_parts), panels), panels};
+        for (int i = 0; i < 3; i++) {
+            double rounds = (double)lt_div_up(candidates[i] * m_parts, threads);
+            double rows = (double)(tiles * kernel->mr) / (double)m_parts + PACK_ROWS;
+            double cost = rounds * rows * (double)panels / (double)candidates[i];
+            if (best_cost < 0.0 || cost < best_cost) {
+                best_cost = cost;
+                best = (struct grid){m_parts, candidates[i]};
+            }
+        }
+    }
+    return best;
+}
+
+static void work(struct native *g, const struct product *p, struct grid grid, int thread)
+{
+    const struct lt_gemm_kernel *kernel = g->kernel;
+    const int64_t tiles = lt_div_up(p->m, kernel->mr), panels = lt_div_up(p->n, kernel->nr);
+    float *own = g->workspace + (size_t)thread * g->thread_floats;
+    struct job job = {
+        .g = g, .p = p, .panels = own, .scratch = own + g->scratch_offset, .a_block = own + g->a_offset};
+    for (;;) {
+        int64_t next = atomic_fetch_add_explicit(&g->next_job, 1, memory_order_relaxed);
+        if (next >= grid.m_parts * grid.n_parts)
+            return;
+        int64_t i = next % grid.m_parts, j = next / grid.m_parts;
+        job.m0 = tiles * i / grid.m_parts * kernel->mr;
+        job.m1 = lt_min_i64(tiles * (i + 1) / grid.m_parts * kernel->mr, p->m);
+        job.n0 = panels * j / grid.n_parts * kernel->nr;
+        job.n1 = lt_min_i64(panels * (j + 1) / grid.n_parts * kernel->nr, p->n);
+        run_job(&job);
+    }
+}
+
+static void multiply(struct native *g, const struct product *p)
+{
+    const struct grid grid = choose_grid(g, p);
+    const bool serial = p->m * p->n <= SERIAL_WORK / p->k;
+    atomic_store_explicit(&g->next_job, 0, memory_order_relaxed);
+#pragma omp parallel num_threads(g->threads) if (!serial && g->threads > 1)
+    work(g, p, grid, omp_get_thread_num());
+}
+
+/* ---- provider --------------------------------------------------------------------------------------------- */
+
+static void native_run(struct lt_gemm_provider *provider, const struct lt_gemm_args *args)
+{
+    struct native *g = (struct native *)provider;
+    struct product p = {
+        .a = args->a,
+        .lda = args->lda,
+        .b = lt_gemm_operand_view(args, g->kernels),
+        .c = args->c,
+        .ldc = args->ldc,
+        .accumulate = args->accumulate,
+        .bias = args->bias,
+        .m = args->m,
+    };
+    p.n = p.b.n;
+    p.k = p.b.k;
+    multiply(g, &p);
+}
+
+static void native_run_tn(struct lt_gemm_provider *provider, const struct lt_gemm_tn_args *args)
+{
+    /* The larger output dimension becomes the columns: they are copied into panels, rows are transposed. */
+    const bool twist = args->m > args->n;
+    struct product p = {
+        .a = twist ? args->b : args->a,
+        .lda = twist ? args->ldb : args->lda,
+        .a_k_major = true,
+        .b = {.f32 = twist ? args->a : args->b, .ld = twist ? args->lda : args->ldb, .k_major = true},
+        .c = args->c,
+        .ldc = args->ldc,
+        .c_twisted = twist,
+        .accumulate = args->accumulate,
+        .m = twist ? args->n : args->m,
+        .n = twist ? args->m : args->n,
+        .k = args->k,
+    };
+    multiply((struct native *)provider, &p);
+}
+
+static void native_destroy(struct lt_gemm_provider *provider)
+{
+    struct native *g = (struct native *)provider;
+    if (g == NULL)
+        return;
+    if (g->workspace != NULL)
+        lt_free_pages(g->workspace, g->base.workspace_bytes);
+    lt_free(g);
+}
+
+enum lt_status lt_gemm_native_create(struct lt_gemm_provider **p, const struct lt_cpu_kernels *kernels, int threads,
+                                     struct lt_error *err)
+{
+    *p = NULL;
+    if (threads < 1)
+        return lt_fail(err, LT_ERR_INVALID, "gemm: %d threads were asked for; at least 1 is needed", threads);
+    struct native *g = lt_alloc_zero(1, sizeof *g);
+    if (g == NULL)
+        return lt_fail(err, LT_ERR_NOMEM, "gemm: out of memory for the native provider");
+    const struct lt_gemm_kernel *kernel = lt_gemm_kernel_for(kernels->isa);
+    const size_t kc = (size_t)kernel->kc, columns = (size_t)(kernel->panels * kernel->nr);
+    const size_t transposing = (size_t)kernel->lanes * kc, copying = DECODE_ROWS * columns;
+    g->kernels = kernels;
+    g->kernel = kernel;
+    g->threads = threads;
+    g->scratch_offset = columns * kc;
+    g->a_offset = g->scratch_offset + (transposing > copying ? transposing : copying);
+    /* Whole pages, so that no two threads write to one. */
+    g->thread_floats = lt_align_up(g->a_offset + (size_t)A_ROWS * A_STRIDE, PAGE_FLOATS);
+    g->base = (struct lt_gemm_provider){
+        .name = "native",
+        .run = native_run,
+        .run_tn = native_run_tn,
+        .destroy = native_destroy,
+        .workspace_bytes = (size_t)threads * g->thread_floats * sizeof(float),
+    };
+    g->workspace = lt_alloc_pages(g->base.workspace_bytes);
+    if (g->workspace == NULL) {
+        size_t bytes = g->base.workspace_bytes;
+        native_destroy(&g->base);
+        return lt_fail(err, LT_ERR_NOMEM, "gemm: out of memory for %zu bytes of workspace", bytes);
+    }
+    *p = &g->base;
+    return LT_OK;
+}

@@ -1,0 +1,18 @@
+/* The only list of backends. */
+#ifndef LT_BACKENDS_REGISTRY_H
+#define LT_BACKENDS_REGISTRY_H
+
+#include "core/backend/backend.h"
+
+struct lt_backend_request {
+    const char *device; /* "auto" or "cpu" */
+    int threads;        /* 0: all processors this process may use */
+    const char *isa;    /* LT_CPU: ref, avx2, avx512, …; NULL: the best there is */
+    const char *gemm;   /* LT_GEMM: openblas, native, ref; NULL: the measured table's choice */
+};
+
+/* An unknown device, ISA or provider is LT_ERR_INVALID listing the known ones. */
+enum lt_status lt_backend_create(struct lt_backend **be, const struct lt_backend_request *req, struct lt_error *err) LT_MUST_USE;
+void lt_backend_destroy(struct lt_backend *be); /* NULL is accepted */
+
+#endif

@@ -1,0 +1,750 @@
+/* GEMM providers: values against a product in double precision, and the laws of the contract bit for bit.
+ *
+ * Tolerance.  A sum of k products in any order, fused or not, has an error of at most
+ * gamma(k + 2) * (|c| + |bias| + sum |a w|) with gamma(n) = n u / (1 - n u), u = 2^-24 (Higham, "Accuracy and
+ * Stability of Numerical Algorithms", 3.1); 2 are for the additions of C and the bias.
+ *
+ * `test_gemm --bench [threads]` prints GFLOP/s beside cblas_sgemm. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backends/cpu/gemm.h"
+#include "core/base/system.h"
+#include "core/tensor/dtype.h"
+#include "quant/dynamic_map.h"
+#include "quant/int8.h"
+#include "quant/nf4.h"
+#include "quant/weight_codec.h"
+
+#include "config.h"
+
+#if LT_HAVE_OPENBLAS
+#include <cblas.h>
+#endif
+
+/* ---- material --------------------------------------------------------------------------------------------- */
+
+static uint64_t random_state = 1;
+
+static float uniform(void) /* [-1, 1) */
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (float)(int32_t)(random_state >> 32) * 0x1p-31F;
+}
+
+static void *must_alloc(size_t n, size_t size)
+{
+    void *p = calloc(n + 1, size);
+    if (p == NULL) {
+        fputs("test_gemm: out of memory\n", stderr);
+        exit(1);
+    }
+    return p;
+}
+
+static float *uniforms(int64_t n)
+{
+    float *x = must_alloc((size_t)n, sizeof *x);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = uniform();
+    return x;
+}
+
+enum layout { PLAIN, TRANSPOSED, NESTED, LAYOUTS }; /* NESTED: double-quantized scales */
+
+static bool layout_exists(enum lt_weight_format format, enum layout layout)
+{
+    bool four_bit = format == LT_WEIGHT_NF4 || format == LT_WEIGHT_FP4;
+    return layout == PLAIN || (layout == TRANSPOSED ? format != LT_WEIGHT_INT8 : four_bit);
+}
+
+struct material {
+    struct lt_weight w;
+    float *logical; /* [rows, cols], decoded */
+    void *data;
+    float *absmax, *nested_absmax;
+    uint8_t *absmax_codes;
+};
+
+static void make_quantized(struct material *m, const float *x, bool nested)
+{
+    struct lt_weight *w = &m->w;
+    int64_t n = w->rows * w->cols, blocks = lt_quant_blocks(n, LT_NF4_BLOCKSIZE);
+    m->absmax = must_alloc((size_t)(blocks + w->rows), sizeof(float));
+    w->absmax = m->absmax;
+    if (w->format == LT_WEIGHT_INT8) {
+        lt_int8_quantize(m->data, m->absmax, x, w->rows, w->cols);
+        return;
+    }
+    w->blocksize = LT_NF4_BLOCKSIZE;
+    w->code = w->format == LT_WEIGHT_NF4 ? lt_nf4_code : lt_fp4_code;
+    if (w->format == LT_WEIGHT_NF4)
+        lt_nf4_quantize(m->data, m->absmax, x, n, LT_NF4_BLOCKSIZE);
+    else
+        lt_fp4_quantize(m->data, m->absmax, x, n, LT_NF4_BLOCKSIZE);
+    if (!nested)
+        return;
+    static float code[256];
+    for (int i = 0; i < 256; i++)
+        code[i] = lt_dynamic_map_signed[i];
+    m->absmax_codes = must_alloc((size_t)blocks, 1);
+    m->nested_absmax = must_alloc((size_t)lt_quant_blocks(blocks, LT_NESTED_BLOCKSIZE), sizeof(float));
+    lt_double_quantize(m->absmax_codes, m->nested_absmax, &w->nested_offset, m->absmax, blocks);
+    w->absmax = NULL;
+    w->absmax_codes = m->absmax_codes;
+    w->nested_absmax = m->nested_absmax;
+    w->nested_code = code;
+}
+
+static struct material make_weight(enum lt_weight_format format, enum layout layout, int64_t rows, int64_t cols)
+{
+    struct material m = {.w = {.format = format, .transposed = layout == TRANSPOSED, .rows = rows, .cols = cols}};
+    int64_t n = rows * cols;
+    float *x = uniforms(n);
+    m.data = must_alloc(lt_weight_data_bytes(format, rows, cols), 1);
+    m.w.data = m.data;
+    if (format == LT_WEIGHT_F32)
+        memcpy(m.data, x, (size_t)n * sizeof *x);
+    else if (format == LT_WEIGHT_F16 || format == LT_WEIGHT_BF16)
+        lt_convert_from_f32(m.data, x, format == LT_WEIGHT_F16 ? LT_F16 : LT_BF16, (size_t)n);
+    else
+        make_quantized(&m, x, layout == NESTED);
+    free(x);
+
+    float *stored = must_alloc((size_t)n, sizeof *stored);
+    lt_weight_codecs[format].decode(stored, &m.w, 0, n);
+    m.logical = stored;
+    if (layout == TRANSPOSED) {
+        m.logical = must_alloc((size_t)n, sizeof *stored);
+        for (int64_t i = 0; i < n; i++)
+            m.logical[i] = stored[i % cols * rows + i / cols];
+        free(stored);
+    }
+    return m;
+}
+
+static void free_weight(struct material *m)
+{
+    free(m->logical);
+    free(m->data);
+    free(m->absmax);
+    free(m->nested_absmax);
+    free(m->absmax_codes);
+}
+
+/* A matrix with guard values around it and between its rows. */
+enum { GUARD = 24 };
+static const uint32_t guard_bits = 0x7fdeadbe;
+
+struct guarded {
+    float *base, *x;
+    int64_t rows, cols, ld;
+};
+
+static struct guarded make_guarded(int64_t rows, int64_t cols, int64_t gap)
+{
+    struct guarded g = {.rows = rows, .cols = cols, .ld = cols + gap};
+    size_t n = (size_t)(rows * g.ld) + 2 * GUARD;
+    g.base = must_alloc(n, sizeof(float));
+    g.x = g.base + GUARD;
+    for (size_t i = 0; i < n; i++)
+        memcpy(g.base + i, &guard_bits, sizeof guard_bits);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols; j++)
+            g.x[i * g.ld + j] = uniform();
+    return g;
+}
+
+static void assert_guards(const struct guarded *g)
+{
+    for (int64_t i = -GUARD; i < g->rows * g->ld + GUARD; i++) {
+        if (i >= 0 && i < g->rows * g->ld && i % g->ld < g->cols)
+            continue;
+        assert_memory_equal(g->x + i, &guard_bits, sizeof guard_bits);
+    }
+}
+
+static void copy_into(struct guarded *dst, const struct guarded *src)
+{
+    for (int64_t i = 0; i < src->rows; i++)
+        memcpy(dst->x + i * dst->ld, src->x + i * src->ld, (size_t)src->cols * sizeof(float));
+}
+
+static bool rows_equal(const float *a, int64_t lda, const float *b, int64_t ldb, int64_t rows, int64_t cols)
+{
+    for (int64_t i = 0; i < rows; i++)
+        if (memcmp(a + i * lda, b + i * ldb, (size_t)cols * sizeof(float)) != 0)
+            return false;
+    return true;
+}
+
+/* ---- what there is to test -------------------------------------------------------------------------------- */
+
+struct subject {
+    const char *provider;
+    enum lt_cpu_isa isa;
+};
+
+static const struct subject all_subjects[] = {
+    {"ref", LT_CPU_REF},       {"native", LT_CPU_REF},      {"native", LT_CPU_AVX2},
+    {"native", LT_CPU_AVX512}, {"openblas", LT_CPU_AVX512},
+};
+enum { ALL_SUBJECTS = sizeof all_subjects / sizeof all_subjects[0] };
+
+static struct lt_gemm_provider *make_provider(const struct subject *s, int threads)
+{
+    static struct lt_cpu_kernels kernels[LT_CPU_NEON + 1];
+    if (!LT_HAVE_OPENBLAS && strcmp(s->provider, "openblas") == 0)
+        return NULL;
+    enum lt_cpu_isa isa = s->isa;
+    if (!lt_cpu_isa_available(isa)) {
+        if (strcmp(s->provider, "native") == 0)
+            return NULL;
+        isa = LT_CPU_REF;
+    }
+    lt_cpu_kernels_init(&kernels[isa], isa);
+    struct lt_gemm_provider *p;
+    struct lt_error err;
+    enum lt_status status = lt_gemm_create(&p, s->provider, &kernels[isa], threads, &err);
+    if (status != LT_OK)
+        print_error("%s\n", err.message);
+    assert_int_equal(status, LT_OK);
+    assert_string_equal(p->name, s->provider);
+    return p;
+}
+
+static const char *subject_name(const struct subject *s)
+{
+    static char name[64];
+    snprintf(name, sizeof name, "%s/%s", s->provider, lt_cpu_isa_name(s->isa));
+    return name;
+}
+
+/* ---- values ----------------------------------------------------------------------------------------------- */
+
+/* The element and its error bound in double. */
+static double exact(const float *a, int64_t step_a, const float *b, int64_t step_b, int64_t k, double start, double *bound)
+{
+    double sum = start, magnitude = fabs(start), u = 0x1p-24;
+    for (int64_t i = 0; i < k; i++) {
+        double product = (double)a[i * step_a] * (double)b[i * step_b];
+        sum += product;
+        magnitude += fabs(product);
+    }
+    double n = (double)k + 2.0;
+    *bound = n * u / (1.0 - n * u) * magnitude;
+    return sum;
+}
+
+static void check_product(struct lt_gemm_provider *p, const struct material *w, enum lt_gemm_side side, int64_t m,
+                          bool accumulate, bool with_bias)
+{
+    bool forward = side == LT_GEMM_XWT;
+    int64_t k = forward ? w->w.cols : w->w.rows, n = forward ? w->w.rows : w->w.cols, cols = w->w.cols;
+    struct guarded a = make_guarded(m, k, 3), c = make_guarded(m, n, 5), before = make_guarded(m, n, 0);
+    copy_into(&before, &c);
+    float *bias = uniforms(n);
+    p->run(p, &(struct lt_gemm_args){.side = side,
+                                     .m = m,
+                                     .a = a.x,
+                                     .lda = a.ld,
+                                     .w = &w->w,
+                                     .c = c.x,
+                                     .ldc = c.ld,
+                                     .accumulate = accumulate,
+                                     .bias = with_bias ? bias : NULL});
+    assert_guards(&a);
+    assert_guards(&c);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double start = (accumulate ? (double)before.x[i * n + j] : 0.0) + (with_bias ? (double)bias[j] : 0.0);
+            double bound, want = exact(a.x + i * a.ld, 1, forward ? w->logical + j * cols : w->logical + j,
+                                       forward ? 1 : cols, k, start, &bound);
+            if (accumulate && with_bias) /* the two may cancel in `start` */
+                bound += 0x1p-23 * (fabs((double)before.x[i * n + j]) + fabs((double)bias[j]));
+            double got = (double)c.x[i * c.ld + j];
+            if (!(fabs(got - want) <= bound)) {
+                print_error("%s %s %s transposed %d m %lld n %lld k %lld at (%lld, %lld): %.9g, not %.9g\n", p->name,
+                            lt_weight_format_name(w->w.format), forward ? "XWT" : "XW", w->w.transposed, (long long)m,
+                            (long long)n, (long long)k, (long long)i, (long long)j, got, want);
+                fail();
+            }
+        }
+    free(bias);
+    free(a.base);
+    free(c.base);
+    free(before.base);
+}
+
+static const int64_t value_shapes[][3] = {/* m, rows, cols */
+                                          {1, 1, 1},    {2, 33, 1},   {1, 257, 65}, {3, 16, 385}, {9, 49, 33},
+                                          {5, 64, 128}, {33, 257, 17}, {8, 48, 800}, {17, 95, 400}, {65, 130, 257}};
+
+static void test_values(void **state)
+{
+    const struct subject *s = *state;
+    struct lt_gemm_provider *p = make_provider(s, 2);
+    if (p == NULL)
+        skip();
+    for (size_t i = 0; i < sizeof value_shapes / sizeof value_shapes[0]; i++)
+        for (int format = 0; format < LT_WEIGHT_FORMAT_COUNT; format++)
+            for (int layout = 0; layout < LAYOUTS; layout++) {
+                if (!layout_exists((enum lt_weight_format)format, (enum layout)layout))
+                    continue;
+                const int64_t *shape = value_shapes[i];
+                struct material w = make_weight((enum lt_weight_format)format, (enum layout)layout, shape[1], shape[2]);
+                unsigned variant = (unsigned)(format + layout) + (unsigned)i;
+                check_product(p, &w, LT_GEMM_XWT, shape[0], variant & 1, variant & 2);
+                check_product(p, &w, LT_GEMM_XW, shape[0], variant & 2, variant & 1);
+                free_weight(&w);
+            }
+    p->destroy(p);
+}
+
+static const int64_t tn_shapes[][3] = {/* m, n, k */
+                                       {1, 1, 1},     {16, 260, 70}, {260, 16, 70}, {33, 17, 513}, {257, 130, 33},
+                                       {8, 48, 1},    {1, 100, 400}, {100, 1, 400}, {64, 64, 1000}, {3, 530, 20}};
+
+static void test_tn_values(void **state)
+{
+    struct lt_gemm_provider *p = make_provider(*state, 2);
+    if (p == NULL)
+        skip();
+    for (size_t s = 0; s < 2 * sizeof tn_shapes / sizeof tn_shapes[0]; s++) {
+        const int64_t m = tn_shapes[s / 2][0], n = tn_shapes[s / 2][1], k = tn_shapes[s / 2][2];
+        const bool accumulate = s % 2 != 0;
+        struct guarded a = make_guarded(k, m, 1), b = make_guarded(k, n, 7), c = make_guarded(m, n, 3);
+        struct guarded before = make_guarded(m, n, 0);
+        copy_into(&before, &c);
+        p->run_tn(p, &(struct lt_gemm_tn_args){.m = m,
+                                               .n = n,
+                                               .k = k,
+                                               .a = a.x,
+                                               .lda = a.ld,
+                                               .b = b.x,
+                                               .ldb = b.ld,
+                                               .c = c.x,
+                                               .ldc = c.ld,
+                                               .accumulate = accumulate});
+        assert_guards(&a);
+        assert_guards(&b);
+        assert_guards(&c);
+        for (int64_t i = 0; i < m; i++)
+            for (int64_t j = 0; j < n; j++) {
+                double bound, want = exact(a.x + i, a.ld, b.x + j, b.ld, k,
+                                           accumulate ? (double)before.x[i * n + j] : 0.0, &bound);
+                assert_true(fabs((double)c.x[i * c.ld + j] - want) <= bound);
+            }
+        free(a.base);
+        free(b.base);
+        free(c.base);
+        free(before.base);
+    }
+    p->destroy(p);
+}
+
+/* ---- bits ------------------------------------------------------------------------------------------------- */
+
+static void run_rows(struct lt_gemm_provider *p, enum lt_gemm_side side, const struct lt_weight *w, const float *a,
+                     int64_t lda, float *c, int64_t ldc, int64_t m, const float *bias)
+{
+    p->run(p, &(struct lt_gemm_args){
+                  .side = side, .m = m, .a = a, .lda = lda, .w = w, .c = c, .ldc = ldc, .bias = bias});
+}
+
+/* Rows alone, in other company, at other places and by other numbers of threads have the same bits. */
+static void check_invariance(const struct subject *s, enum lt_weight_format format, enum layout layout, int64_t rows,
+                             int64_t cols)
+{
+    enum { M = 512 };
+    static const int64_t counts[] = {1, 2, 5, 64, 511, 512}, starts[] = {0, 1, 3, 130, 440, 507, 511};
+    struct material w = make_weight(format, layout, rows, cols);
+    for (int side = LT_GEMM_XWT; side <= LT_GEMM_XW; side++) {
+        int64_t k = side == LT_GEMM_XWT ? cols : rows, n = side == LT_GEMM_XWT ? rows : cols;
+        float *a = uniforms(M * k), *bias = uniforms(n), *all = uniforms(M * n), *some = uniforms(M * n);
+        struct lt_gemm_provider *p = make_provider(s, 1);
+        run_rows(p, (enum lt_gemm_side)side, &w.w, a, k, all, n, M, bias);
+        p->destroy(p);
+        for (int threads = 1; threads <= 3; threads++) {
+            p = make_provider(s, threads);
+            for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+                for (size_t j = 0; j < sizeof starts / sizeof starts[0]; j++) {
+                    if (starts[j] + counts[i] > M || (counts[i] > 64 && starts[j] > 1))
+                        continue;
+                    run_rows(p, (enum lt_gemm_side)side, &w.w, a + starts[j] * k, k, some, n, counts[i], bias);
+                    if (!rows_equal(some, n, all + starts[j] * n, n, counts[i], n)) {
+                        print_error("%s: %lld rows from %lld, side %d, %d threads: other bits\n", subject_name(s),
+                                    (long long)counts[i], (long long)starts[j], side, threads);
+                        fail();
+                    }
+                }
+            p->destroy(p);
+        }
+        free(a);
+        free(bias);
+        free(all);
+        free(some);
+    }
+    free_weight(&w);
+}
+
+static void test_invariance(void **state)
+{
+    const struct subject *s = *state;
+    struct lt_gemm_provider *p = make_provider(s, 1);
+    if (p == NULL)
+        skip();
+    p->destroy(p);
+    bool slow = strcmp(s->provider, "ref") == 0 || s->isa == LT_CPU_REF; /* fmaf may be a library call */
+    check_invariance(s, LT_WEIGHT_NF4, NESTED, slow ? 50 : 330, slow ? 70 : 450);
+    if (!slow) {
+        check_invariance(s, LT_WEIGHT_F32, PLAIN, 560, 800);
+        check_invariance(s, LT_WEIGHT_BF16, TRANSPOSED, 100, 420);
+        check_invariance(s, LT_WEIGHT_F32, PLAIN, 16, 700);
+    }
+}
+
+static void test_tn_invariance(void **state)
+{
+    static const int64_t shapes[][3] = {{16, 700, 450}, {700, 16, 450}, {300, 270, 100}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        int64_t m = shapes[i][0], n = shapes[i][1], k = shapes[i][2];
+        float *a = uniforms(k * m), *b = uniforms(k * n), *c[3];
+        for (int threads = 1; threads <= 3; threads++) {
+            struct lt_gemm_provider *p = make_provider(*state, threads);
+            if (p == NULL)
+                skip();
+            c[threads - 1] = uniforms(m * n);
+            p->run_tn(p, &(struct lt_gemm_tn_args){
+                             .m = m, .n = n, .k = k, .a = a, .lda = m, .b = b, .ldb = n, .c = c[threads - 1], .ldc = n});
+            p->destroy(p);
+            assert_memory_equal(c[threads - 1], c[0], (size_t)(m * n) * sizeof(float));
+        }
+        for (int j = 0; j < 3; j++)
+            free(c[j]);
+        free(a);
+        free(b);
+    }
+}
+
+/* The native provider computes the same chain on every instruction set, and so does ref. */
+static void test_same_bits(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t m, rows, cols;
+        enum lt_weight_format format;
+        enum layout layout;
+    } cases[] = {
+        {1, 100, 300, LT_WEIGHT_NF4, NESTED},     {9, 65, 513, LT_WEIGHT_INT8, PLAIN},
+        {50, 33, 129, LT_WEIGHT_F16, TRANSPOSED}, {23, 16, 900, LT_WEIGHT_F32, PLAIN},
+        {40, 130, 16, LT_WEIGHT_F32, TRANSPOSED}, {6, 257, 257, LT_WEIGHT_FP4, PLAIN},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (int side = LT_GEMM_XWT; side <= LT_GEMM_XW; side++) {
+            struct material w = make_weight(cases[i].format, cases[i].layout, cases[i].rows, cases[i].cols);
+            int64_t k = side == LT_GEMM_XWT ? cases[i].cols : cases[i].rows;
+            int64_t n = side == LT_GEMM_XWT ? cases[i].rows : cases[i].cols, m = cases[i].m;
+            float *a = uniforms(m * k), *bias = uniforms(n), *c0 = uniforms(m * n), *want = NULL, *got = NULL;
+            for (size_t s = 0; s < ALL_SUBJECTS; s++) {
+                struct lt_gemm_provider *p =
+                    strcmp(all_subjects[s].provider, "openblas") == 0 ? NULL : make_provider(&all_subjects[s], 2);
+                if (p == NULL)
+                    continue;
+                got = must_alloc((size_t)(m * n), sizeof *got);
+                memcpy(got, c0, (size_t)(m * n) * sizeof *got);
+                p->run(p, &(struct lt_gemm_args){.side = (enum lt_gemm_side)side,
+                                                 .m = m,
+                                                 .a = a,
+                                                 .lda = k,
+                                                 .w = &w.w,
+                                                 .c = got,
+                                                 .ldc = n,
+                                                 .accumulate = i % 2 == 0,
+                                                 .bias = i % 3 == 0 ? bias : NULL});
+                p->destroy(p);
+                if (want == NULL)
+                    want = got;
+                else {
+                    if (memcmp(want, got, (size_t)(m * n) * sizeof *got) != 0)
+                        print_error("%s, case %d side %d\n", subject_name(&all_subjects[s]), (int)i, side);
+                    assert_memory_equal(want, got, (size_t)(m * n) * sizeof *got);
+                    free(got);
+                }
+            }
+            free(want);
+            free(a);
+            free(bias);
+            free(c0);
+            free_weight(&w);
+        }
+}
+
+static void test_same_bits_tn(void **state)
+{
+    (void)state;
+    static const int64_t shapes[][3] = {{16, 130, 70}, {130, 16, 500}, {50, 49, 33}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        int64_t m = shapes[i][0], n = shapes[i][1], k = shapes[i][2];
+        float *a = uniforms(k * m), *b = uniforms(k * n), *c0 = uniforms(m * n), *want = NULL;
+        for (size_t s = 0; s < ALL_SUBJECTS; s++) {
+            struct lt_gemm_provider *p =
+                strcmp(all_subjects[s].provider, "openblas") == 0 ? NULL : make_provider(&all_subjects[s], 2);
+            if (p == NULL)
+                continue;
+            float *got = must_alloc((size_t)(m * n), sizeof *got);
+            memcpy(got, c0, (size_t)(m * n) * sizeof *got);
+            p->run_tn(p, &(struct lt_gemm_tn_args){.m = m,
+                                                   .n = n,
+                                                   .k = k,
+                                                   .a = a,
+                                                   .lda = m,
+                                                   .b = b,
+                                                   .ldb = n,
+                                                   .c = got,
+                                                   .ldc = n,
+                                                   .accumulate = true});
+            p->destroy(p);
+            if (want == NULL)
+                want = got;
+            else {
+                assert_memory_equal(want, got, (size_t)(m * n) * sizeof *got);
+                free(got);
+            }
+        }
+        free(want);
+        free(a);
+        free(b);
+        free(c0);
+    }
+}
+
+/* ---- values that are no numbers ----------------------------------------------------------------------------- */
+
+/* A NaN or infinity reaches exactly the elements it has a part in, a zero on the other side notwithstanding. */
+static void test_nan(void **state)
+{
+    enum { M = 11, N = 70, K = 50 };
+    struct lt_gemm_provider *p = make_provider(*state, 2);
+    if (p == NULL)
+        skip();
+    for (int i = 0; i < 4; i++) {
+        struct material w = make_weight(LT_WEIGHT_F32, PLAIN, N, K);
+        float *a = uniforms(M * K), *c = uniforms(M * N), *wx = w.data;
+        float bad = i % 2 == 0 ? NAN : INFINITY;
+        for (int j = 0; j < M; j++)
+            a[j * K + 7] = 0.0F;
+        for (int j = 0; j < N; j++)
+            wx[j * K + 9] = 0.0F;
+        if (i < 2)
+            wx[69 * K + 7] = bad; /* column 69, times zeros */
+        else
+            a[10 * K + 9] = bad; /* row 10, times zeros */
+        run_rows(p, LT_GEMM_XWT, &w.w, a, K, c, N, M, NULL);
+        for (int r = 0; r < M; r++)
+            for (int n = 0; n < N; n++)
+                assert_int_equal(isnan(c[r * N + n]) != 0, i < 2 ? n == 69 : r == 10);
+        free(a);
+        free(c);
+        free_weight(&w);
+    }
+    p->destroy(p);
+}
+
+/* ---- creation --------------------------------------------------------------------------------------------- */
+
+static void test_create(void **state)
+{
+    (void)state;
+    struct lt_cpu_kernels kernels;
+    struct lt_gemm_provider *p;
+    struct lt_error err;
+    lt_cpu_kernels_init(&kernels, LT_CPU_REF);
+    assert_int_equal(lt_gemm_create(&p, "mkl", &kernels, 1, &err), LT_ERR_INVALID);
+    assert_non_null(strstr(err.message, "mkl"));
+    assert_null(p);
+    assert_int_equal(lt_gemm_create(&p, "native", &kernels, 0, &err), LT_ERR_INVALID);
+    assert_int_equal(lt_gemm_create(&p, "ref", &kernels, 0, &err), LT_ERR_INVALID);
+    assert_int_equal(lt_gemm_openblas_create(&p, &kernels, 0, &err),
+                     LT_HAVE_OPENBLAS ? LT_ERR_INVALID : LT_ERR_UNSUPPORTED);
+    for (int isa = LT_CPU_REF; isa <= LT_CPU_AVX512; isa++) {
+        if (!lt_cpu_isa_available((enum lt_cpu_isa)isa))
+            continue;
+        lt_cpu_kernels_init(&kernels, (enum lt_cpu_isa)isa);
+        assert_int_equal(lt_gemm_create(&p, NULL, &kernels, 1, &err), LT_OK);
+        size_t one = p->workspace_bytes;
+        p->destroy(p);
+        assert_int_equal(lt_gemm_create(&p, NULL, &kernels, 3, &err), LT_OK);
+        assert_int_equal(p->workspace_bytes, 3 * one);
+        assert_true(one <= 4u << 20);
+        p->destroy(p);
+    }
+}
+
+/* ---- speed ------------------------------------------------------------------------------------------------ */
+
+enum bench_kind { BENCH_XWT, BENCH_XW, BENCH_TN };
+
+struct bench {
+    const char *what;
+    enum bench_kind kind;
+    int64_t m, n, k; /* of the product */
+    enum lt_weight_format format;
+};
+
+static const struct bench benches[] = {
+    {"f32", BENCH_XWT, 512, 2048, 2048, LT_WEIGHT_F32},       {"f32", BENCH_XW, 512, 2048, 2048, LT_WEIGHT_F32},
+    {"f32", BENCH_XWT, 512, 5632, 2048, LT_WEIGHT_F32},       {"f32", BENCH_XW, 512, 2048, 5632, LT_WEIGHT_F32},
+    {"f32", BENCH_XWT, 512, 2048, 5632, LT_WEIGHT_F32},       {"f32", BENCH_XW, 512, 5632, 2048, LT_WEIGHT_F32},
+    {"nf4", BENCH_XWT, 512, 2048, 2048, LT_WEIGHT_NF4},       {"nf4", BENCH_XW, 512, 2048, 2048, LT_WEIGHT_NF4},
+    {"nf4", BENCH_XWT, 512, 5632, 2048, LT_WEIGHT_NF4},       {"nf4", BENCH_XW, 512, 2048, 5632, LT_WEIGHT_NF4},
+    {"bf16", BENCH_XWT, 512, 2048, 2048, LT_WEIGHT_BF16},     {"int8", BENCH_XWT, 512, 2048, 2048, LT_WEIGHT_INT8},
+    {"x·At", BENCH_XWT, 512, 16, 2048, LT_WEIGHT_F32},        {"u·Bt", BENCH_XWT, 512, 2048, 16, LT_WEIGHT_F32},
+    {"dy·B", BENCH_XW, 512, 16, 2048, LT_WEIGHT_F32},         {"v·A", BENCH_XW, 512, 2048, 16, LT_WEIGHT_F32},
+    {"dA", BENCH_TN, 16, 2048, 512, LT_WEIGHT_F32},           {"dB", BENCH_TN, 2048, 16, 512, LT_WEIGHT_F32},
+    {"dA long", BENCH_TN, 16, 5632, 2048, LT_WEIGHT_F32},     {"dB long", BENCH_TN, 5632, 16, 2048, LT_WEIGHT_F32},
+    {"dW", BENCH_TN, 2048, 2048, 512, LT_WEIGHT_F32},         {"f32 m=1", BENCH_XWT, 1, 2048, 2048, LT_WEIGHT_F32},
+    {"nf4 m=1", BENCH_XWT, 1, 2048, 2048, LT_WEIGHT_NF4},     {"nf4 m=8", BENCH_XWT, 8, 2048, 2048, LT_WEIGHT_NF4},
+    {"nf4 m=64", BENCH_XWT, 64, 2048, 2048, LT_WEIGHT_NF4},   {"head", BENCH_XWT, 128, 32000, 2048, LT_WEIGHT_BF16},
+};
+
+struct bench_data {
+    const struct bench *b;
+    struct material w;
+    float *a, *f32, *c;
+};
+
+static void bench_provider(struct lt_gemm_provider *p, const struct bench_data *d)
+{
+    const struct bench *b = d->b;
+    if (b->kind == BENCH_TN)
+        p->run_tn(p, &(struct lt_gemm_tn_args){.m = b->m,
+                                               .n = b->n,
+                                               .k = b->k,
+                                               .a = d->a,
+                                               .lda = b->m,
+                                               .b = d->f32,
+                                               .ldb = b->n,
+                                               .c = d->c,
+                                               .ldc = b->n});
+    else
+        run_rows(p, b->kind == BENCH_XWT ? LT_GEMM_XWT : LT_GEMM_XW, &d->w.w, d->a, b->k, d->c, b->n, b->m, NULL);
+}
+
+#if LT_HAVE_OPENBLAS
+static void bench_cblas(const struct bench_data *d)
+{
+    const struct bench *b = d->b;
+    bool tn = b->kind == BENCH_TN, xwt = b->kind == BENCH_XWT;
+    cblas_sgemm(CblasRowMajor, tn ? CblasTrans : CblasNoTrans, xwt ? CblasTrans : CblasNoTrans, (int)b->m, (int)b->n,
+                (int)b->k, 1.0F, d->a, (int)(tn ? b->m : b->k), d->f32, (int)(xwt ? b->k : b->n), 0.0F, d->c,
+                (int)b->n);
+}
+#endif
+
+/* Contestants take turns, so that what else the machine does hits all of them; the best run of each counts. */
+static void bench_one(const struct bench *b, const struct lt_cpu_kernels *kernels, int threads, double seconds)
+{
+    enum { CONTESTANTS = 3 };
+    static const char *names[CONTESTANTS] = {"sgemm", "native", "openblas"};
+    struct lt_gemm_provider *p[CONTESTANTS] = {NULL};
+    double best[CONTESTANTS] = {0.0};
+    bool forward = b->kind != BENCH_XW;
+    struct bench_data d = {.b = b};
+    d.w = make_weight(b->format, PLAIN, forward ? b->n : b->k, forward ? b->k : b->n);
+    d.f32 = d.w.logical;
+    d.a = uniforms(b->m * b->k);
+    d.c = uniforms(b->m * b->n);
+    printf("%-10s %-4s m %4d n %5d k %4d", b->what, b->kind == BENCH_XWT ? "XWT" : b->kind == BENCH_XW ? "XW" : "TN",
+           (int)b->m, (int)b->n, (int)b->k);
+    for (int i = 1; i < CONTESTANTS; i++)
+        if (lt_gemm_create(&p[i], names[i], kernels, threads, NULL) != LT_OK)
+            p[i] = NULL;
+
+    double flop = 2.0 * (double)b->m * (double)b->n * (double)b->k, begin = lt_clock_seconds();
+    for (int round = 0; round < 4 || lt_clock_seconds() - begin < seconds; round++)
+        for (int i = 0; i < CONTESTANTS; i++) {
+            if (i > 0 && p[i] == NULL)
+                continue;
+#if LT_HAVE_OPENBLAS
+            openblas_set_num_threads(i == 0 ? threads : 1);
+#endif
+            double t = lt_clock_seconds();
+            if (i > 0)
+                bench_provider(p[i], &d);
+#if LT_HAVE_OPENBLAS
+            else
+                bench_cblas(&d);
+#endif
+            best[i] = fmax(best[i], flop / (lt_clock_seconds() - t));
+        }
+    for (int i = 0; i < CONTESTANTS; i++) {
+        if (i > 0 && p[i] == NULL)
+            continue;
+        printf("   %s %6.1f", names[i], best[i] * 1e-9);
+        if (i > 0)
+            printf(" (%.2f)", best[i] / best[0]);
+        if (i > 0)
+            p[i]->destroy(p[i]);
+    }
+    printf("\n");
+    fflush(stdout);
+    free(d.a);
+    free(d.c);
+    free_weight(&d.w);
+}
+
+static int bench_main(int threads, const char *only)
+{
+    enum lt_cpu_isa isa;
+    if (!lt_cpu_isa_detect(&isa, getenv("LT_CPU"))) {
+        fputs("test_gemm: LT_CPU is not a variant of this processor\n", stderr);
+        return 1;
+    }
+    struct lt_cpu_kernels kernels;
+    lt_cpu_kernels_init(&kernels, isa);
+    printf("GFLOP/s, %s, %d threads; (ratio to cblas_sgemm on the decoded weight)\n", lt_cpu_isa_name(isa), threads);
+    for (size_t i = 0; i < sizeof benches / sizeof benches[0]; i++)
+        if (only == NULL || strstr(benches[i].what, only) != NULL)
+            bench_one(&benches[i], &kernels, threads, 1.0);
+    return 0;
+}
+
+/* ---- main ------------------------------------------------------------------------------------------------- */
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0)
+        return bench_main(argc > 2 ? atoi(argv[2]) : lt_cpu_count(), argc > 3 ? argv[3] : NULL);
+
+    static const struct {
+        const char *name;
+        CMUnitTestFunction function;
+    } per_subject[] = {{"values", test_values},
+                       {"tn values", test_tn_values},
+                       {"invariance", test_invariance},
+                       {"tn invariance", test_tn_invariance},
+                       {"nan", test_nan}};
+    enum { PER_SUBJECT = sizeof per_subject / sizeof per_subject[0] };
+    static char names[ALL_SUBJECTS * PER_SUBJECT][96];
+    struct CMUnitTest tests[ALL_SUBJECTS * PER_SUBJECT + 3] = {
+        cmocka_unit_test(test_create), cmocka_unit_test(test_same_bits), cmocka_unit_test(test_same_bits_tn)};
+    for (size_t s = 0; s < ALL_SUBJECTS; s++)
+        for (size_t i = 0; i < PER_SUBJECT; i++) {
+            size_t at = s * PER_SUBJECT + i;
+            snprintf(names[at], sizeof names[at], "%s %s", subject_name(&all_subjects[s]), per_subject[i].name);
+            tests[at + 3] = (struct CMUnitTest){.name = names[at],
+                                                .test_func = per_subject[i].function,
+                                                .initial_state = (void *)(uintptr_t)&all_subjects[s]};
+        }
+    return cmocka_run_group_tests_name("gemm", tests, NULL, NULL);
+}

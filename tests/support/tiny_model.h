@@ -1,0 +1,50 @@
+/* Golden models opened for tests: a model with weights, a backend, parameters and an engine in one. */
+#ifndef LT_TESTS_SUPPORT_TINY_MODEL_H
+#define LT_TESTS_SUPPORT_TINY_MODEL_H
+
+#include "core/graph/engine.h"
+#include "core/io/checkpoint.h"
+#include "core/train/adapter.h"
+#include "models/model_load.h"
+
+struct tiny_options {
+    const char *model;   /* fixture folder: "goldens/llama-tiny" */
+    const char *adapter; /* fixture folder of a PEFT adapter, or NULL */
+    bool full;           /* train every tensor */
+    enum lt_load_quant quant;
+    enum lt_recompute recompute;
+    int threads;
+    const char *isa, *gemm; /* NULL: the default */
+    int32_t tokens, labels; /* capacity */
+    int32_t loss_chunk;
+    float dropout; /* overrides the adapter's */
+};
+
+struct tiny_model {
+    struct lt_backend *be;
+    struct lt_checkpoint ck;
+    struct lt_model *model;
+    struct lt_lora_config lora;
+    struct lt_params params;
+    struct lt_engine *engine;
+    float *values;
+};
+
+/* A padded batch flattened: masked tokens left out, positions = columns (tests/golden inputs). */
+struct tiny_batch {
+    int32_t rows, columns;
+    struct lt_tokens tokens;
+    int32_t *ids, *positions, *kv_begin, *kv_end, *label_rows, *labels, *all_rows, *source;
+    uint32_t *row_key;
+};
+
+/* Skips the running test visibly when the fixture is absent; fails it on any error. */
+void tiny_open(struct tiny_model *t, const struct tiny_options *o);
+void tiny_close(struct tiny_model *t);
+/* prefix: "" or "right." before input_ids, attention_mask, labels. */
+void tiny_batch_load(struct tiny_batch *b, const char *fixture, const char *prefix);
+void tiny_batch_free(struct tiny_batch *b);
+/* Reads one tensor as f32 (test_free). */
+float *tiny_tensor(const char *fixture, const char *name, size_t *elements);
+
+#endif
