@@ -1,0 +1,142 @@
+#include "models/bnb_weights.h"
+
+#include <string.h>
+
+#include "core/base/checked.h"
+#include "core/base/file.h"
+#include "core/base/strbuf.h"
+#include "quant/nf4.h"
+
+enum { MAX_NAME = 512 };
+
+static bool find_part(struct lt_checkpoint_tensor *out, const struct lt_checkpoint *ck, const char *name,
+                      const char *suffix)
+{
+    char full[MAX_NAME];
+    *out = (struct lt_checkpoint_tensor){0};
+    int n = lt_snprintf(full, sizeof full, "%s%s", name, suffix);
+    return n > 0 && (size_t)n < sizeof full && lt_checkpoint_find(ck, full, out);
+}
+
+/* Finds a part and checks its dtype (any when LT_DTYPE_COUNT) and size. */
+static enum lt_status need_part(struct lt_checkpoint_tensor *out, const struct lt_checkpoint *ck,
+                                const char *name, const char *suffix, enum lt_dtype dtype, uint64_t bytes,
+                                struct lt_error *err)
+{
+    if (!find_part(out, ck, name, suffix))
+        return lt_fail(err, LT_ERR_FORMAT, "tensor %s%s is missing: the 4-bit checkpoint is incomplete", name,
+                       suffix);
+    const char *file = lt_path_basename(out->file->map.path);
+    if (dtype != LT_DTYPE_COUNT && out->tensor->dtype != dtype)
+        return lt_fail(err, LT_ERR_FORMAT, "%s: tensor %s%s is stored as %s, but the quant_state needs %s",
+                       file, name, suffix, lt_dtype_name(out->tensor->dtype), lt_dtype_name(dtype));
+    if (out->tensor->bytes != bytes)
+        return lt_fail(err, LT_ERR_FORMAT, "%s: tensor %s%s has %llu bytes, but the quant_state needs %llu",
+                       file, name, suffix, (unsigned long long)out->tensor->bytes, (unsigned long long)bytes);
+    return LT_OK;
+}
+
+static enum lt_status find_parts(struct lt_bnb_weight *b, const struct lt_checkpoint *ck, const char *name,
+                                 struct lt_error *err)
+{
+    int64_t n = b->state.shape[0] * b->state.shape[1];
+    uint64_t blocks = (uint64_t)lt_quant_blocks(n, b->state.blocksize);
+    /* bnb_4bit_quant_storage may call the bytes by another dtype. */
+    LT_TRY(need_part(&b->codes, ck, name, "", LT_DTYPE_COUNT, (uint64_t)(n / 2 + n % 2), err));
+    LT_TRY(need_part(&b->map, ck, name, ".quant_map", LT_F32, 16 * sizeof(float), err));
+    if (!b->state.nested)
+        return need_part(&b->absmax, ck, name, ".absmax", LT_F32, blocks * sizeof(float), err);
+    LT_TRY(need_part(&b->absmax, ck, name, ".absmax", LT_U8, blocks, err));
+    uint64_t groups = (uint64_t)lt_quant_blocks((int64_t)blocks, LT_NESTED_BLOCKSIZE);
+    LT_TRY(need_part(&b->nested_absmax, ck, name, ".nested_absmax", LT_F32, groups * sizeof(float), err));
+    return need_part(&b->nested_map, ck, name, ".nested_quant_map", LT_F32, 256 * sizeof(float), err);
+}
+
+enum lt_status lt_bnb_weight_find(struct lt_bnb_weight *out, const struct lt_checkpoint *ck, const char *name,
+                                  int64_t rows, int64_t cols, bool *found, struct lt_error *err)
+{
+    struct lt_checkpoint_tensor state;
+    char where[MAX_NAME];
+    memset(out, 0, sizeof *out);
+    enum lt_weight_format type = LT_WEIGHT_NF4;
+    *found = find_part(&state, ck, name, lt_bnb_state_suffix(type));
+    if (!*found)
+        *found = find_part(&state, ck, name, lt_bnb_state_suffix(type = LT_WEIGHT_FP4));
+    if (!*found)
+        return LT_OK;
+    lt_snprintf(where, sizeof where, "%s: tensor %s", lt_path_basename(state.file->map.path),
+                state.tensor->name);
+    LT_TRY(lt_bnb_state_parse(&out->state, lt_safetensors_data(state.file, state.tensor), state.tensor->bytes,
+                              where, err));
+    if (out->state.quant_type != type)
+        return lt_fail(err, LT_ERR_FORMAT, "%s: its quant_type is another one than its name says", where);
+    if (out->state.shape[0] != rows || out->state.shape[1] != cols)
+        return lt_fail(err, LT_ERR_FORMAT,
+                       "%s: the shape there is [%lld, %lld], but config.json makes it [%lld, %lld]", where,
+                       (long long)out->state.shape[0], (long long)out->state.shape[1], (long long)rows,
+                       (long long)cols);
+    return find_parts(out, ck, name, err);
+}
+
+/* In this order parts are placed. */
+enum { PART_COUNT = 5 };
+
+static void parts_of(const struct lt_bnb_weight *b, const struct lt_checkpoint_tensor *parts[PART_COUNT])
+{
+    parts[0] = &b->codes;
+    parts[1] = &b->absmax;
+    parts[2] = &b->map;
+    parts[3] = &b->nested_absmax;
+    parts[4] = &b->nested_map;
+}
+
+static bool is_aligned(const struct lt_checkpoint_tensor *part)
+{
+    return part->tensor->dtype != LT_F32 || part->tensor->offset % sizeof(float) == 0;
+}
+
+void lt_bnb_weight_bytes(const struct lt_bnb_weight *b, size_t alignment, size_t *copied, size_t *mapped)
+{
+    const struct lt_checkpoint_tensor *parts[PART_COUNT];
+    parts_of(b, parts);
+    *copied = *mapped = 0;
+    for (int i = 0; i < PART_COUNT; i++) {
+        if (!parts[i]->tensor)
+            continue;
+        if (is_aligned(parts[i]))
+            *mapped += parts[i]->tensor->bytes;
+        else
+            *copied += lt_align_up(parts[i]->tensor->bytes, alignment);
+    }
+}
+
+enum lt_status lt_bnb_weight_bind(struct lt_weight *w, const struct lt_bnb_weight *b, size_t alignment,
+                                  unsigned char *memory, struct lt_error *err)
+{
+    const struct lt_checkpoint_tensor *parts[PART_COUNT];
+    const void *data[PART_COUNT] = {NULL};
+    parts_of(b, parts);
+    for (int i = 0; i < PART_COUNT; i++) {
+        if (!parts[i]->tensor)
+            continue;
+        data[i] = lt_safetensors_data(parts[i]->file, parts[i]->tensor);
+        if (is_aligned(parts[i]))
+            continue;
+        LT_TRY(lt_file_map_pread(&parts[i]->file->map, memory, parts[i]->tensor->bytes,
+                                 parts[i]->tensor->offset, err));
+        data[i] = memory;
+        memory += lt_align_up(parts[i]->tensor->bytes, alignment);
+    }
+    *w = (struct lt_weight){.format = b->state.quant_type,
+                            .rows = b->state.shape[0],
+                            .cols = b->state.shape[1],
+                            .data = data[0],
+                            .blocksize = b->state.blocksize,
+                            .absmax = b->state.nested ? NULL : data[1],
+                            .absmax_codes = b->state.nested ? data[1] : NULL,
+                            .nested_absmax = data[3],
+                            .nested_code = data[4],
+                            .nested_offset = b->state.nested_offset,
+                            .code = data[2]};
+    return LT_OK;
+}

@@ -1,0 +1,28 @@
+/* Weights that a checkpoint already holds in bitsandbytes' 4-bit form (layout: quant/bnb_checkpoint.h). */
+#ifndef LT_MODELS_BNB_WEIGHTS_H
+#define LT_MODELS_BNB_WEIGHTS_H
+
+#include "core/io/checkpoint.h"
+#include "core/tensor/weight.h"
+#include "quant/bnb_checkpoint.h"
+
+/* The stored parts; absent ones have a NULL tensor. */
+struct lt_bnb_weight {
+    struct lt_bnb_state state;
+    struct lt_checkpoint_tensor codes, absmax, map, nested_absmax, nested_map;
+};
+
+/* Looks for the state of tensor `name` ("P.weight").  *found false: not quantized so.  Otherwise the logical shape
+ * must be [rows, cols], and all parts must be there with the dtypes and sizes that follow from the state; else
+ * LT_ERR_FORMAT naming the part. */
+enum lt_status lt_bnb_weight_find(struct lt_bnb_weight *out, const struct lt_checkpoint *ck, const char *name,
+                                  int64_t rows, int64_t cols, bool *found, struct lt_error *err) LT_MUST_USE;
+
+/* Parts that cannot be read in place because the file has them unaligned: their bytes, each rounded up to
+ * `alignment`; and the bytes of those that can. */
+void lt_bnb_weight_bytes(const struct lt_bnb_weight *b, size_t alignment, size_t *copied, size_t *mapped);
+/* Fills *w; copied parts go to `memory` in the order and with the rounding of lt_bnb_weight_bytes. */
+enum lt_status lt_bnb_weight_bind(struct lt_weight *w, const struct lt_bnb_weight *b, size_t alignment,
+                                  unsigned char *memory, struct lt_error *err) LT_MUST_USE;
+
+#endif
