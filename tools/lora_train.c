@@ -1,0 +1,260 @@
+/* lora-train: fine-tunes a causal language model. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/alloc.h"
+#include "core/base/file.h"
+#include "core/base/strbuf.h"
+#include "core/base/system.h"
+#include "tools/cli_term.h"
+#include "tools/train_options.h"
+#include "tools/train_report.h"
+
+/* Everything a run owns, torn down in one place. */
+struct run {
+    struct train_command command;
+    struct cli_session session;
+    struct lt_lora_config lora;
+    struct lt_params params;
+    struct lt_dataset train_data, eval_data;
+    struct lt_batches *train, *eval;
+    struct lt_trainer_config config;
+    struct lt_trainer *trainer;
+    char method[160];
+    char *command_line;
+};
+
+static void close_run(struct run *r)
+{
+    lt_trainer_destroy(r->trainer);
+    lt_batches_destroy(r->train);
+    lt_batches_destroy(r->eval);
+    lt_dataset_deinit(&r->train_data);
+    lt_dataset_deinit(&r->eval_data);
+    lt_params_deinit(&r->params);
+    lt_lora_config_deinit(&r->lora);
+    cli_session_close(&r->session);
+    lt_free(r->command_line);
+}
+
+static void report_data(const char *path, const struct lt_dataset *ds, int64_t max_length)
+{
+    if (ds->truncated > 0 || ds->dropped > 0)
+        fprintf(stderr,
+                "lora-train: %s: %lld of %lld rows were longer than --max-length %lld and cut (the longest had %d tokens), "
+                "%lld of them left no target and were dropped\n",
+                path, (long long)(ds->truncated + ds->dropped), (long long)ds->rows, (long long)max_length,
+                ds->longest_before, (long long)ds->dropped);
+}
+
+static enum lt_status load_datasets(struct run *r, struct lt_error *err)
+{
+    const struct train_options *o = &r->command.o;
+    if (!r->session.tokenizer) /* pre-tokenized input needs none */
+        return LT_OK;
+    struct lt_data_tokenizer tok = cli_data_tokenizer(&r->session);
+    struct lt_dataset_options opt = {.max_length = (int32_t)o->max_length,
+                                     .train_on_prompt = o->train_on_inputs,
+                                     .alpaca = strcmp(o->alpaca_template, "long") == 0 ? LT_ALPACA_LONG : LT_ALPACA_SHORT};
+    if (o->data) {
+        LT_TRY(lt_dataset_load(&r->train_data, o->data, &tok, &opt, err));
+        report_data(o->data, &r->train_data, o->max_length);
+    }
+    if (o->eval_data) {
+        LT_TRY(lt_dataset_load(&r->eval_data, o->eval_data, &tok, &opt, err));
+        report_data(o->eval_data, &r->eval_data, o->max_length);
+    }
+    if (o->val_split > 0)
+        LT_TRY(lt_dataset_split(&r->train_data, &r->eval_data, o->val_split, (uint64_t)o->seed, err));
+    return LT_OK;
+}
+
+static enum lt_status make_batches(struct run *r, struct lt_error *err)
+{
+    const struct train_options *o = &r->command.o;
+    struct lt_batches_options opt = {.batch_size = (int32_t)o->batch_size,
+                                     .accumulation = (int32_t)o->accumulation,
+                                     .seed = (uint64_t)o->seed,
+                                     .shuffle = true,
+                                     .packing = o->packing,
+                                     .max_length = (int32_t)o->max_length,
+                                     .drop_last = o->drop_last};
+    if (o->pretokenized)
+        LT_TRY(lt_batches_from_pretokenized(&r->train, o->pretokenized, r->session.model->vocab, &opt, err));
+    else
+        LT_TRY(lt_batches_from_dataset(&r->train, &r->train_data, &opt, err));
+    struct lt_batches_options eval = {.batch_size = (int32_t)o->eval_batch_size, .accumulation = 1, .max_length = opt.max_length};
+    if (o->eval_pretokenized)
+        return lt_batches_from_pretokenized(&r->eval, o->eval_pretokenized, r->session.model->vocab, &eval, err);
+    if (r->eval_data.count > 0)
+        return lt_batches_from_dataset(&r->eval, &r->eval_data, &eval, err);
+    return LT_OK;
+}
+
+static enum lt_status choose_params(struct run *r, struct lt_error *err)
+{
+    const struct train_options *o = &r->command.o;
+    struct lt_model *model = r->session.model;
+    if (o->full_finetune) {
+        r->session.load.quant = LT_LOAD_AS_STORED;
+        lt_snprintf(r->method, sizeof r->method, "full fine-tuning");
+        return lt_params_full(&r->params, model, err);
+    }
+    LT_TRY(train_lora_config(&r->lora, o, err));
+    LT_TRY(lt_params_lora(&r->params, model, &r->lora, err));
+    LT_TRY(lt_lora_config_expand(&r->lora, model, err));
+    char alpha[32];
+    lt_snprintf(alpha, sizeof alpha, "%g", r->lora.alpha);
+    const char *base = !o->model.load_in_4bit ? "" : r->session.load.quant == LT_LOAD_FP4 ? ", 4-bit FP4 base" : ", 4-bit NF4 base";
+    lt_snprintf(r->method, sizeof r->method, "LoRA r=%d alpha=%s%s%s", r->lora.r, alpha, r->lora.use_rslora ? " (rsLoRA)" : "",
+                base);
+    return LT_OK;
+}
+
+/* The longest sequence decides the size of the rope tables and must fit learned positions. */
+static enum lt_status set_positions(struct run *r, struct lt_error *err)
+{
+    int64_t rows, columns, longest;
+    lt_batches_shape(r->train, &rows, &columns);
+    longest = columns > 0 ? columns : r->command.o.max_length;
+    if (r->eval) {
+        lt_batches_shape(r->eval, &rows, &columns);
+        longest = columns > longest ? columns : longest;
+    }
+    struct lt_model *m = r->session.model;
+    if (m->rope_tables == 0 && longest > m->max_positions)
+        return lt_fail(err, LT_ERR_INVALID, "sequences of %lld tokens exceed the %d positions of this model: use --max-length %d",
+                       (long long)longest, m->max_positions, m->max_positions);
+    if (longest > m->max_positions)
+        lt_log(LT_LOG_WARNING, "sequences of %lld tokens are longer than the %d positions this model was trained with",
+               (long long)longest, m->max_positions);
+    m->table_positions = (int32_t)longest;
+    return LT_OK;
+}
+
+static enum lt_status create_trainer(struct run *r, struct lt_error *err)
+{
+    const struct train_options *o = &r->command.o;
+    LT_TRY(train_trainer_config(&r->config, o, err));
+    r->config.lora = o->full_finetune ? NULL : &r->lora;
+    r->config.full_source = o->full_finetune ? r->session.dir : NULL;
+    r->config.tokenizer_source = r->session.dir;
+    r->config.command_line = r->command_line;
+    struct lt_trainer_events events = train_report_events();
+    return lt_trainer_create(&r->trainer, &r->config, r->session.model, &r->params, r->session.backend, r->train, r->eval,
+                             &events, err);
+}
+
+static enum lt_status print_summary(struct run *r, struct lt_plan *plan, struct lt_error *err)
+{
+    const struct train_options *o = &r->command.o;
+    struct train_summary s = {.model = r->session.model,
+                              .backend = r->session.backend,
+                              .params = &r->params,
+                              .method = r->method,
+                              .rows = lt_batches_rows(r->train),
+                              .max_steps = lt_trainer_max_steps(r->trainer),
+                              .steps_per_epoch = lt_batches_steps_per_epoch(r->train),
+                              .batch_rows = o->batch_size,
+                              .accumulation = o->accumulation};
+    double rate;
+    LT_TRY(train_measure_rate(r->session.backend, &rate, err));
+    lt_batches_totals(r->train, &s.tokens_per_epoch, &s.targets_per_epoch);
+    double length = (double)s.tokens_per_epoch / (double)(s.rows > 0 ? s.rows : 1);
+    double tokens = (double)s.tokens_per_epoch / (double)s.steps_per_epoch * (double)s.max_steps;
+    s.seconds = tokens * train_flops_per_token(r->session.model, r->config.recompute, length) / rate;
+    train_print_summary(&s);
+    cli_print_plan(plan);
+    char *options = cli_options_text(&r->command.program, 100);
+    if (!options)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory while printing the options");
+    printf("Options in force\n%s\n", options);
+    lt_free(options);
+    fflush(stdout);
+    return LT_OK;
+}
+
+static enum lt_status start_parameters(struct run *r, struct lt_error *err)
+{
+    const struct train_options *o = &r->command.o;
+    float *values = lt_alloc_zero(r->params.elements, sizeof *values);
+    if (!values)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory for %zu parameters", r->params.elements);
+    enum lt_status status = lt_params_init(&r->params, r->session.model, o->full_finetune ? NULL : &r->lora,
+                                           (uint64_t)o->seed, values, err);
+    if (status == LT_OK && o->init_adapter)
+        status = lt_adapter_load(&r->params, o->init_adapter, values, err);
+    if (status == LT_OK)
+        status = lt_trainer_start(r->trainer, values, err);
+    lt_free(values);
+    return status;
+}
+
+static enum lt_status resume(struct run *r, struct lt_error *err)
+{
+    const struct train_options *o = &r->command.o;
+    if (strcmp(o->resume, "last") != 0 && strcmp(o->resume, "true") != 0 && strcmp(o->resume, "True") != 0)
+        return lt_trainer_resume(r->trainer, o->resume, err);
+    char *path;
+    LT_TRY(lt_trainer_last_checkpoint(o->output_dir, &path, err));
+    enum lt_status status = lt_trainer_resume(r->trainer, path, err);
+    lt_free(path);
+    return status;
+}
+
+static enum lt_status prepare(struct run *r, struct lt_error *err)
+{
+    const struct train_options *o = &r->command.o;
+    LT_TRY(train_options_check(&r->command, err));
+    if (o->output_dir && !o->plan && !o->dump_step) {
+        LT_TRY(lt_dir_create(o->output_dir, err));
+        LT_TRY(lt_dir_check_writable(o->output_dir, err));
+    }
+    LT_TRY(cli_session_open(&r->session, &o->model, o->data || o->eval_data, err));
+    LT_TRY(load_datasets(r, err));
+    LT_TRY(make_batches(r, err));
+    LT_TRY(choose_params(r, err));
+    LT_TRY(set_positions(r, err));
+    return create_trainer(r, err);
+}
+
+static enum lt_status train(struct run *r, struct lt_error *err)
+{
+    const struct train_options *o = &r->command.o;
+    struct lt_plan plan = {0};
+    LT_TRY(prepare(r, err));
+    LT_TRY(cli_session_plan(&r->session, &plan, err));
+    lt_trainer_plan(r->trainer, &plan);
+    LT_TRY(print_summary(r, &plan, err));
+    if (o->plan)
+        return LT_OK;
+    LT_TRY(cli_session_load_weights(&r->session, err));
+    LT_TRY(o->resume ? resume(r, err) : start_parameters(r, err));
+    if (o->dump_step)
+        return lt_trainer_dump_step(r->trainer, o->dump_step, err);
+    return lt_trainer_run(r->trainer, err);
+}
+
+static char *join_arguments(int argc, char **argv)
+{
+    struct lt_strbuf sb;
+    lt_strbuf_init(&sb);
+    for (int i = 0; i < argc; i++)
+        lt_strbuf_printf(&sb, "%s%s", i ? " " : "", argv[i]);
+    return lt_strbuf_take(&sb);
+}
+
+int main(int argc, char **argv)
+{
+    static struct run r;
+    struct lt_error err = {0};
+    cli_init("lora-train");
+    train_command_init(&r.command);
+    cli_parse(&r.command.program, argc, argv);
+    r.command_line = join_arguments(argc, argv);
+    enum lt_status status = train(&r, &err);
+    int code = status == LT_OK ? 0 : cli_report("lora-train", &err);
+    close_run(&r);
+    return code;
+}
