@@ -166,7 +166,7 @@ void lt_cpu_op_adamw(const struct lt_cpu_call *c)
                                  .beta1 = s->beta1,
                                  .beta2 = s->beta2,
                                  .eps = s->eps,
-                                 .weight_decay = c->node->attr.decay ? s->weight_decay : 0.0f,
+                                 .weight_decay = c->node->attr.decay ? s->weight_decay : 0.0,
                                  .bias_correction1 = s->bias_correction1,
                                  .sqrt_bias_correction2 = s->sqrt_bias_correction2,
                                  .clip = 1.0f};

@@ -26,7 +26,8 @@ struct lt_step_params {
     uint32_t site_base; /* added to every op's site: segment * 1024 */
     bool training;     /* false: dropout is off */
     /* optimizer */
-    float lr, beta1, beta2, eps, weight_decay, bias_correction1, sqrt_bias_correction2, max_grad_norm;
+    double lr, beta1, beta2, eps, weight_decay, bias_correction1, sqrt_bias_correction2;
+    float max_grad_norm;
 };
 
 /* Where one extern value lies.  Tensors in weight form use `weight`, all others buffer + offset (bytes). */
@@ -45,6 +46,7 @@ struct lt_run {
 
 struct lt_backend_ops {
     void (*destroy)(struct lt_backend *be);
+    /* Zero-filled. */
     enum lt_status (*buffer_create)(struct lt_backend *be, size_t size, struct lt_buffer **buf, struct lt_error *err);
     void (*buffer_destroy)(struct lt_backend *be, struct lt_buffer *buf);
     enum lt_status (*buffer_write)(struct lt_backend *be, struct lt_buffer *buf, size_t offset, const void *src, size_t n, struct lt_error *err);

@@ -65,7 +65,7 @@ static float unit(struct lt_mt19937 *mt)
 void lt_mt19937_uniform(struct lt_mt19937 *mt, float *out, size_t n, float lo, float hi)
 {
     for (size_t i = 0; i < n; i++)
-        out[i] = unit(mt) * (hi - lo) + lo;
+        out[i] = fmaf(unit(mt), hi - lo, lo); /* torch rounds once */
 }
 
 /* Box-Muller on 16 uniforms in place.  Each function is evaluated in double and rounded to float

@@ -147,13 +147,13 @@ enum lt_status lt_optimizer_step(struct lt_optimizer *o, struct lt_buffer *param
                                  int64_t t, double lr, double *grad_norm, struct lt_error *err)
 {
     const struct lt_optimizer_config *c = &o->config;
-    struct lt_step_params step = {.lr = (float)lr,
-                                  .beta1 = (float)c->beta1,
-                                  .beta2 = (float)c->beta2,
-                                  .eps = (float)c->epsilon,
-                                  .weight_decay = (float)c->weight_decay,
-                                  .bias_correction1 = (float)(1.0 - pow(c->beta1, (double)t)),
-                                  .sqrt_bias_correction2 = (float)sqrt(1.0 - pow(c->beta2, (double)t)),
+    struct lt_step_params step = {.lr = lr,
+                                  .beta1 = c->beta1,
+                                  .beta2 = c->beta2,
+                                  .eps = c->epsilon,
+                                  .weight_decay = c->weight_decay,
+                                  .bias_correction1 = 1.0 - pow(c->beta1, (double)t),
+                                  .sqrt_bias_correction2 = sqrt(1.0 - pow(c->beta2, (double)t)),
                                   .max_grad_norm = (float)c->max_grad_norm};
     LT_TRY(run(o, &o->norm, o->norm_code, params, grads, &step, err));
     float norm;
@@ -167,15 +167,15 @@ enum lt_status lt_optimizer_step(struct lt_optimizer *o, struct lt_buffer *param
     return run(o, &o->update, o->update_code, params, grads, &step, err);
 }
 
-enum lt_status lt_optimizer_read(struct lt_optimizer *o, float *m, float *v, struct lt_error *err)
+enum lt_status lt_optimizer_read(struct lt_optimizer *o, int moment, size_t offset, float *dst, size_t n,
+                                 struct lt_error *err)
 {
-    LT_TRY(o->be->ops->buffer_read(o->be, o->m, 0, m, o->elements * sizeof *m, err));
-    return o->be->ops->buffer_read(o->be, o->v, 0, v, o->elements * sizeof *v, err);
+    return o->be->ops->buffer_read(o->be, moment == 0 ? o->m : o->v, offset * sizeof *dst, dst, n * sizeof *dst, err);
 }
 
-enum lt_status lt_optimizer_write(struct lt_optimizer *o, const float *m, const float *v,
+enum lt_status lt_optimizer_write(struct lt_optimizer *o, int moment, size_t offset, const float *src, size_t n,
                                   struct lt_error *err)
 {
-    LT_TRY(o->be->ops->buffer_write(o->be, o->m, 0, m, o->elements * sizeof *m, err));
-    return o->be->ops->buffer_write(o->be, o->v, 0, v, o->elements * sizeof *v, err);
+    return o->be->ops->buffer_write(o->be, moment == 0 ? o->m : o->v, offset * sizeof *src, src, n * sizeof *src,
+                                    err);
 }

@@ -24,8 +24,10 @@ enum lt_status lt_optimizer_allocate(struct lt_optimizer *o, struct lt_error *er
 enum lt_status lt_optimizer_step(struct lt_optimizer *o, struct lt_buffer *params, struct lt_buffer *grads, int64_t t, double lr,
                                  double *grad_norm, struct lt_error *err) LT_MUST_USE;
 
-/* The moments, [elements] each, for checkpoints. */
-enum lt_status lt_optimizer_read(struct lt_optimizer *o, float *m, float *v, struct lt_error *err) LT_MUST_USE;
-enum lt_status lt_optimizer_write(struct lt_optimizer *o, const float *m, const float *v, struct lt_error *err) LT_MUST_USE;
+/* Elements [offset, offset+n) of a moment (0: first, 1: second), for checkpoints. */
+enum lt_status lt_optimizer_read(struct lt_optimizer *o, int moment, size_t offset, float *dst, size_t n,
+                                 struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_optimizer_write(struct lt_optimizer *o, int moment, size_t offset, const float *src, size_t n,
+                                  struct lt_error *err) LT_MUST_USE;
 
 #endif

@@ -23,16 +23,13 @@ static void skip_draws(struct generator *g, size_t n)
 }
 
 /* torch.nn.init.kaiming_uniform_(a=sqrt(5)), Linear's own initialisation: U(-b, b) with b = 1/sqrt(fan_in) up to the
- * rounding of this sequence of operations.  torch's kernels for processors with FMA scale with one rounding. */
+ * rounding of this sequence of operations. */
 static void kaiming_uniform(struct generator *g, float *out, size_t n, int64_t fan_in)
 {
     double slope = sqrt(5.0);
     double gain = sqrt(2.0 / (1 + slope * slope));
     double bound = sqrt(3.0) * (gain / sqrt((double)fan_in));
-    float low = (float)-bound, range = (float)bound - low;
-    lt_mt19937_uniform(&g->mt, out, n, 0.0f, 1.0f);
-    for (size_t i = 0; i < n; i++)
-        out[i] = fmaf(out[i], range, low);
+    lt_mt19937_uniform(&g->mt, out, n, (float)-bound, (float)bound);
 }
 
 static double unit_double(struct generator *g)

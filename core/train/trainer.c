@@ -153,7 +153,6 @@ void lt_trainer_plan(const struct lt_trainer *t, struct lt_plan *plan)
         {"kernel workspace", m->workspace, true},
         {"tokens and losses", m->inputs, true},
         {"micro-batch", batch_bytes(t), true},
-        {"checkpoint staging", state, true}, /* both moments on their way to the file */
         {"backend buffers", t->be->fixed_bytes, true}};
 
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)

@@ -18,15 +18,16 @@ enum lt_interval { LT_INTERVAL_NO, LT_INTERVAL_STEPS, LT_INTERVAL_EPOCH };
 /* Copied by lt_trainer_create; what the pointers lead to stays the caller's and outlives the trainer. */
 struct lt_trainer_config {
     double num_train_epochs;
-    int64_t max_steps; /* > 0 overrides the epochs */
+    int64_t max_steps;  /* > 0 overrides the epochs */
     int32_t batch_size; /* rows a micro-batch, for trainer_state.json; the batch source decides */
     int32_t accumulation;
     uint64_t seed;
     struct lt_optimizer_config optimizer;
     double learning_rate;
-    struct lt_schedule schedule; /* kind and its own parameters; steps and base_lr are filled in by the trainer */
-    double warmup_steps;         /* >= 1: steps, the fraction dropped; in (0,1): a share of all steps, rounded up */
-    double warmup_ratio;         /* used when warmup_steps is 0 */
+    struct lt_schedule
+        schedule;        /* kind and its own parameters; steps and base_lr are filled in by the trainer */
+    double warmup_steps; /* >= 1: steps, the fraction dropped; in (0,1): a share of all steps, rounded up */
+    double warmup_ratio; /* used when warmup_steps is 0 */
     enum lt_interval logging_strategy, eval_strategy, save_strategy;
     /* in (0,1): a share of all steps, rounded up; eval_steps 0: as logging_steps.  Read when their strategy is STEPS
      * (logging_steps also for eval_steps 0). */
@@ -38,8 +39,8 @@ struct lt_trainer_config {
     /* What is written: exactly one of the two. */
     const struct lt_lora_config *lora; /* adapter folder; after lt_lora_config_expand() */
     const char *full_source;           /* checkpoint folder whose config.json is copied: full fine-tuning */
-    const char *tokenizer_source;      /* folder whose tokenizer files are copied into every output; may be NULL */
-    const char *command_line;          /* for the record, in lora_train_state.json; may be NULL */
+    const char *tokenizer_source; /* folder whose tokenizer files are copied into every output; may be NULL */
+    const char *command_line;     /* for the record, in lora_train_state.json; may be NULL */
 };
 
 /* One line of the memory plan. */
@@ -89,10 +90,10 @@ struct lt_trainer;
 
 /* Model, params, backend and batch sources are borrowed; eval and events may be NULL.  Compiles and plans; allocates
  * nothing big.  Micro-batches are sized for the larger of both sources. */
-enum lt_status lt_trainer_create(struct lt_trainer **t, const struct lt_trainer_config *config, struct lt_model *model,
-                                 const struct lt_params *params, struct lt_backend *be, struct lt_batches *train,
-                                 struct lt_batches *eval, const struct lt_trainer_events *events,
-                                 struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_trainer_create(struct lt_trainer **t, const struct lt_trainer_config *config,
+                                 struct lt_model *model, const struct lt_params *params,
+                                 struct lt_backend *be, struct lt_batches *train, struct lt_batches *eval,
+                                 const struct lt_trainer_events *events, struct lt_error *err) LT_MUST_USE;
 void lt_trainer_destroy(struct lt_trainer *t);
 int64_t lt_trainer_max_steps(const struct lt_trainer *t);
 int64_t lt_trainer_step(const struct lt_trainer *t); /* completed updates: 0, or those before a resume */
@@ -104,9 +105,11 @@ enum lt_status lt_trainer_start(struct lt_trainer *t, const float *values, struc
 /* Or instead: continues from checkpoint-N (weights, moments, step, log history).  A checkpoint whose updates this run
  * would not repeat (other seed, batches, data, parameters, schedule …) is LT_ERR_INVALID saying what differs.  Its
  * max_steps may differ when the schedule does not depend on it (constant, constant_with_warmup, inverse_sqrt). */
-enum lt_status lt_trainer_resume(struct lt_trainer *t, const char *checkpoint_dir, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_trainer_resume(struct lt_trainer *t, const char *checkpoint_dir, struct lt_error *err)
+    LT_MUST_USE;
 /* "last": the highest checkpoint-N of output_dir (lt_free); LT_ERR_NOT_FOUND when there is none. */
-enum lt_status lt_trainer_last_checkpoint(const char *output_dir, char **path, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_trainer_last_checkpoint(const char *output_dir, char **path, struct lt_error *err)
+    LT_MUST_USE;
 
 /* Trains to the end, then writes output_dir:
  *   adapter_config.json, adapter_model.safetensors   or   config.json, generation_config.json, model.safetensors
@@ -117,7 +120,8 @@ enum lt_status lt_trainer_last_checkpoint(const char *output_dir, char **path, s
  * of the last complete one is saved (checkpoint-0 when there is none) and LT_ERR_CANCELLED returned. */
 enum lt_status lt_trainer_run(struct lt_trainer *t, struct lt_error *err) LT_MUST_USE;
 /* Over all of eval, with the parameters as they are.  LT_ERR_INVALID without eval, or without a target in it. */
-enum lt_status lt_trainer_evaluate(struct lt_trainer *t, struct lt_eval_metrics *m, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_trainer_evaluate(struct lt_trainer *t, struct lt_eval_metrics *m, struct lt_error *err)
+    LT_MUST_USE;
 
 /* First step only, into one safetensors file: `logits` F32 [rows, T, vocab] of the first micro-batch (0 where there is
  * no token; dropout off), `loss` F64 [] of the step, gradients under the parameters' own names.  T: columns of a

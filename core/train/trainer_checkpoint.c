@@ -99,15 +99,26 @@ enum lt_status lt_train_rotate(const char *output_dir, int32_t limit, int64_t ne
 
 /* ---- moments ---- */
 
-/* Both moments in host memory: first [elements], then [elements]. */
-static enum lt_status alloc_moments(const struct lt_trainer *t, float **moments, size_t *bytes,
-                                    struct lt_error *err)
+/* One moment of one parameter on its way to or from the file, a piece at a time. */
+struct moment_tensor {
+    struct lt_trainer *trainer;
+    const struct lt_param *param;
+    int moment;
+};
+
+enum { PIECE = 4096 }; /* elements */
+
+static enum lt_status produce_moment(void *user, struct lt_file_writer *w, struct lt_error *err)
 {
-    *bytes = MOMENTS * t->params->elements * sizeof(float);
-    *moments = lt_alloc_pages(*bytes);
-    return *moments
-               ? LT_OK
-               : lt_fail(err, LT_ERR_NOMEM, "out of memory for the optimizer's state (%zu bytes)", *bytes);
+    const struct moment_tensor *mt = user;
+    float values[PIECE];
+
+    for (size_t done = 0; done < mt->param->elements; done += PIECE) {
+        size_t left = mt->param->elements - done, n = left < PIECE ? left : PIECE;
+        LT_TRY(lt_optimizer_read(mt->trainer->optimizer, mt->moment, mt->param->offset + done, values, n, err));
+        LT_TRY(lt_file_writer_put(w, values, n * sizeof *values, err));
+    }
+    return LT_OK;
 }
 
 static char *moment_name(int moment, const struct lt_param *param)
@@ -120,28 +131,30 @@ static char *moment_name(int moment, const struct lt_param *param)
     return lt_strbuf_take(&sb);
 }
 
-static enum lt_status add_moment(struct lt_st_writer *w, int moment, const struct lt_param *param,
-                                 const float *values, struct lt_error *err)
+static enum lt_status add_moment(struct lt_st_writer *w, struct moment_tensor *mt, struct lt_error *err)
 {
-    char *name = moment_name(moment, param);
+    char *name = moment_name(mt->moment, mt->param);
 
     if (!name)
         return lt_fail(err, LT_ERR_NOMEM, "out of memory while writing the optimizer's state");
-    enum lt_status status =
-        lt_st_writer_add(w, name, LT_F32, param->shape, param->ndim, values + param->offset, err);
+    enum lt_status status = lt_st_writer_add_produced(w, name, LT_F32, mt->param->shape, mt->param->ndim,
+                                                      produce_moment, mt, err);
     lt_free(name);
     return status;
 }
 
-static enum lt_status write_moments(const struct lt_trainer *t, const float *moments, const char *path,
+static enum lt_status write_moments(struct lt_trainer *t, struct moment_tensor *tensors, const char *path,
                                     struct lt_error *err)
 {
     struct lt_st_writer *w = NULL;
     enum lt_status status = lt_st_writer_create(&w, err);
 
     for (int m = 0; m < MOMENTS; m++)
-        for (size_t i = 0; i < t->params->count && status == LT_OK; i++)
-            status = add_moment(w, m, &t->params->items[i], moments + (size_t)m * t->params->elements, err);
+        for (size_t i = 0; i < t->params->count && status == LT_OK; i++) {
+            struct moment_tensor *mt = &tensors[(size_t)m * t->params->count + i];
+            *mt = (struct moment_tensor){.trainer = t, .param = &t->params->items[i], .moment = m};
+            status = add_moment(w, mt, err);
+        }
     if (status == LT_OK)
         status = lt_st_writer_save(w, path, err);
     lt_st_writer_destroy(w);
@@ -150,26 +163,22 @@ static enum lt_status write_moments(const struct lt_trainer *t, const float *mom
 
 static enum lt_status save_moments(struct lt_trainer *t, const char *dir, struct lt_error *err)
 {
-    float *moments;
-    size_t bytes;
-
-    LT_TRY(alloc_moments(t, &moments, &bytes, err));
+    struct moment_tensor *tensors = lt_alloc_array(MOMENTS * t->params->count, sizeof *tensors);
     char *path = lt_path_join(dir, OPTIMIZER_NAME);
     enum lt_status status =
-        path ? LT_OK : lt_fail(err, LT_ERR_NOMEM, "%s: out of memory while writing %s", dir, OPTIMIZER_NAME);
-    if (status == LT_OK)
-        status = lt_optimizer_read(t->optimizer, moments, moments + t->params->elements, err);
-    if (status == LT_OK)
-        status = write_moments(t, moments, path, err);
+        tensors && path ? write_moments(t, tensors, path, err)
+                        : lt_fail(err, LT_ERR_NOMEM, "%s: out of memory while writing %s", dir, OPTIMIZER_NAME);
+
     lt_free(path);
-    lt_free_pages(moments, bytes);
+    lt_free(tensors);
     return status;
 }
 
 /* ---- reading tensors back ---- */
 
-static enum lt_status read_tensor(const struct lt_safetensors *st, const char *name,
-                                  const struct lt_param *param, float *dst, struct lt_error *err)
+/* The tensor of that name with the shape of its parameter, in F32. */
+static enum lt_status find_tensor(const struct lt_safetensors *st, const char *name, const struct lt_param *param,
+                                  const struct lt_st_tensor **tensor, struct lt_error *err)
 {
     const struct lt_st_tensor *found = lt_safetensors_find(st, name);
 
@@ -182,7 +191,17 @@ static enum lt_status read_tensor(const struct lt_safetensors *st, const char *n
     if (!same)
         return lt_fail(err, LT_ERR_FORMAT, "%s: tensor %s has not the shape and type (F32) of its parameter",
                        st->map.path, name);
-    return lt_safetensors_read_f32(st, found, dst, err);
+    *tensor = found;
+    return LT_OK;
+}
+
+static enum lt_status read_tensor(const struct lt_safetensors *st, const char *name, const struct lt_param *param,
+                                  float *dst, struct lt_error *err)
+{
+    const struct lt_st_tensor *tensor;
+
+    LT_TRY(find_tensor(st, name, param, &tensor, err));
+    return lt_safetensors_read_f32(st, tensor, dst, err);
 }
 
 static enum lt_status open_tensors(struct lt_safetensors *st, const char *dir, const char *name,
@@ -197,37 +216,35 @@ static enum lt_status open_tensors(struct lt_safetensors *st, const char *dir, c
     return status;
 }
 
-static enum lt_status read_moments(const struct lt_trainer *t, const struct lt_safetensors *st,
-                                   float *moments, struct lt_error *err)
+static enum lt_status read_moment(struct lt_trainer *t, const struct lt_safetensors *st, int moment,
+                                  const struct lt_param *param, struct lt_error *err)
 {
-    for (int m = 0; m < MOMENTS; m++)
-        for (size_t i = 0; i < t->params->count; i++) {
-            const struct lt_param *param = &t->params->items[i];
-            char *name = moment_name(m, param);
-            if (!name)
-                return lt_fail(err, LT_ERR_NOMEM, "%s: out of memory while reading it", st->map.path);
-            enum lt_status status =
-                read_tensor(st, name, param, moments + (size_t)m * t->params->elements + param->offset, err);
-            lt_free(name);
-            LT_TRY(status);
-        }
-    return LT_OK;
+    const struct lt_st_tensor *tensor = NULL;
+    float values[PIECE];
+    char *name = moment_name(moment, param);
+
+    if (!name)
+        return lt_fail(err, LT_ERR_NOMEM, "%s: out of memory while reading it", st->map.path);
+    enum lt_status status = find_tensor(st, name, param, &tensor, err);
+    lt_free(name);
+    for (size_t done = 0; status == LT_OK && done < param->elements; done += PIECE) {
+        size_t left = param->elements - done, n = left < PIECE ? left : PIECE;
+        /* Copied: the tensor need not be aligned in the file. */
+        memcpy(values, (const char *)lt_safetensors_data(st, tensor) + done * sizeof *values, n * sizeof *values);
+        status = lt_optimizer_write(t->optimizer, moment, param->offset + done, values, n, err);
+    }
+    return status;
 }
 
 static enum lt_status load_moments(struct lt_trainer *t, const char *dir, struct lt_error *err)
 {
     struct lt_safetensors st = {0};
-    float *moments;
-    size_t bytes;
 
     LT_TRY(open_tensors(&st, dir, OPTIMIZER_NAME, err));
-    enum lt_status status = alloc_moments(t, &moments, &bytes, err);
-    if (status == LT_OK) {
-        status = read_moments(t, &st, moments, err);
-        if (status == LT_OK)
-            status = lt_optimizer_write(t->optimizer, moments, moments + t->params->elements, err);
-        lt_free_pages(moments, bytes);
-    }
+    enum lt_status status = LT_OK;
+    for (int m = 0; m < MOMENTS; m++)
+        for (size_t i = 0; status == LT_OK && i < t->params->count; i++)
+            status = read_moment(t, &st, m, &t->params->items[i], err);
     lt_safetensors_close(&st);
     return status;
 }

@@ -12,8 +12,8 @@
 /* What changes from step to step besides parameters and moments.  A checkpoint holds it, so that the log lines of a
  * resumed run are those of one never stopped. */
 struct lt_train_progress {
-    int64_t step;   /* completed updates */
-    int64_t tokens; /* trained on */
+    int64_t step;                      /* completed updates */
+    int64_t tokens;                    /* trained on */
     double loss_total, loss_since_log; /* sums of step losses */
     int64_t steps_since_log;
     bool eval_due; /* the evaluation after `step` was cancelled */
@@ -27,8 +27,8 @@ struct lt_train_plan {
     int64_t logging_steps, eval_steps, save_steps; /* 0: not by steps */
 };
 /* Reference: TrainingArguments and Trainer of transformers.  LT_ERR_INVALID names the option that is wrong. */
-enum lt_status lt_train_plan_steps(struct lt_train_plan *p, const struct lt_trainer_config *c, int64_t batches_per_epoch,
-                                   struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_train_plan_steps(struct lt_train_plan *p, const struct lt_trainer_config *c,
+                                   int64_t batches_per_epoch, struct lt_error *err) LT_MUST_USE;
 double lt_train_epoch(const struct lt_train_plan *p, int32_t accumulation, int64_t step);
 /* After completed update `step`. */
 bool lt_train_log_due(const struct lt_train_plan *p, const struct lt_trainer_config *c, int64_t step);
@@ -48,8 +48,8 @@ enum lt_status lt_train_log_init(struct lt_train_log *log, struct lt_error *err)
 void lt_train_log_deinit(struct lt_train_log *log);
 /* Opens both files in output_dir; the first line of a later step, or (eval_due) of an evaluation at `step`, is cut off
  * with all behind it.  step -1: all lines are. */
-enum lt_status lt_train_log_open(struct lt_train_log *log, const char *output_dir, int64_t step, bool eval_due,
-                                 struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_train_log_open(struct lt_train_log *log, const char *output_dir, int64_t step,
+                                 bool eval_due, struct lt_error *err) LT_MUST_USE;
 enum lt_status lt_train_log_step(struct lt_train_log *log, const struct lt_train_metrics *m,
                                  struct lt_error *err) LT_MUST_USE;
 enum lt_status lt_train_log_eval(struct lt_train_log *log, const struct lt_eval_metrics *m,
@@ -67,7 +67,8 @@ struct lt_train_state {
     const json_t *history;
 };
 /* The file as transformers writes it: indent 2, sorted keys. */
-enum lt_status lt_train_state_save(const struct lt_train_state *s, const char *dir, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_train_state_save(const struct lt_train_state *s, const char *dir, struct lt_error *err)
+    LT_MUST_USE;
 /* log_history of dir/trainer_state.json (owned). */
 enum lt_status lt_train_state_history(json_t **history, const char *dir, struct lt_error *err) LT_MUST_USE;
 
@@ -130,13 +131,15 @@ struct lt_flat_tensor {
     bool gradient;
     enum lt_dtype dtype;
 };
-enum lt_status lt_flat_tensor_add(struct lt_flat_tensor *f, struct lt_st_writer *w, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_flat_tensor_add(struct lt_flat_tensor *f, struct lt_st_writer *w, struct lt_error *err)
+    LT_MUST_USE;
 
 /* The files a model or adapter folder consists of. */
 enum lt_status lt_trainer_write_model(struct lt_trainer *t, const char *dir, bool checkpoint,
                                       struct lt_error *err) LT_MUST_USE;
 /* The end of a run: output_dir itself.  run_seconds: wall time of the run. */
-enum lt_status lt_trainer_write_output(struct lt_trainer *t, double wall_seconds, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_trainer_write_output(struct lt_trainer *t, double wall_seconds, struct lt_error *err)
+    LT_MUST_USE;
 
 /* ---- checkpoints ---- */
 
@@ -148,10 +151,12 @@ enum lt_status lt_train_identity_check(const json_t *mine, const json_t *saved, 
 
 enum lt_status lt_trainer_save_checkpoint(struct lt_trainer *t, struct lt_error *err) LT_MUST_USE;
 /* Progress, parameters, moments and history, into an allocated trainer. */
-enum lt_status lt_trainer_load_checkpoint(struct lt_trainer *t, const char *dir, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_trainer_load_checkpoint(struct lt_trainer *t, const char *dir, struct lt_error *err)
+    LT_MUST_USE;
 /* The number of a "checkpoint-<step>" name, or -1. */
 int64_t lt_train_checkpoint_step(const char *name);
 /* Removes the lowest checkpoints of output_dir until `limit` are left; never that of step `newest`. */
-enum lt_status lt_train_rotate(const char *output_dir, int32_t limit, int64_t newest, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_train_rotate(const char *output_dir, int32_t limit, int64_t newest, struct lt_error *err)
+    LT_MUST_USE;
 
 #endif

@@ -28,9 +28,10 @@ enum lt_status lt_trainer_get(struct lt_trainer *t, struct lt_batches *source, i
     LT_TRY(lt_batches_get(source, epoch, index, &t->batch, err));
     for (int32_t i = 0; i < t->batch.n_tokens; i++)
         if (t->batch.positions[i] >= limit)
-            return lt_fail(err, LT_ERR_INVALID,
-                           "a sequence of the data has a token at position %d; the model is set up for %d positions",
-                           (int)t->batch.positions[i], (int)limit);
+            return lt_fail(
+                err, LT_ERR_INVALID,
+                "a sequence of the data has a token at position %d; the model is set up for %d positions",
+                (int)t->batch.positions[i], (int)limit);
     return LT_OK;
 }
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Records what PEFT does on tiny models, for tests/unit/test_lora_config.c and test_adapter.c.
+"""Records what PEFT does on tiny models, for tests/unit/test_lora_config.c, test_params.c and
+test_adapter.c.
 
     python3 tests/golden/peft_init.py       (torch, transformers and peft; made with peft 0.21.2, torch 2.13)
 

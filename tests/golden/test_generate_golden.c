@@ -210,7 +210,7 @@ static void check_cache(const char *adapter, const char *isa, const char *gemm)
     static const int32_t chunks[] = {0, 1, 7};
     struct tiny_model t;
     struct lt_error err;
-    open_case(&t, adapter, 2, isa, gemm);
+    open_case(&t, adapter, 1, isa, gemm);
     for (size_t c = 0; c < sizeof chunks / sizeof *chunks; c++) {
         struct lt_generator *g = make_generator(&t, CONTEXT, chunks[c]);
         for (size_t i = 0; i < json_array_size(cases); i++) {
@@ -256,8 +256,8 @@ static void test_variants(void **state)
                 continue;
             }
             lt_backend_destroy(be);
-            check_goldens(NULL, 2, isas[i], gemms[k]);
-            check_goldens(lora, 2, isas[i], gemms[k]);
+            check_goldens(NULL, 1, isas[i], gemms[k]);
+            check_goldens(lora, 1, isas[i], gemms[k]);
             check_cache(lora, isas[i], gemms[k]);
             ran++;
         }
@@ -319,7 +319,7 @@ static void test_shared_beginning(void **state)
     (void)state;
     struct tiny_model t;
     struct lt_error err;
-    open_case(&t, lora, 2, NULL, NULL);
+    open_case(&t, lora, 1, NULL, NULL);
     struct lt_generator *warm = make_generator(&t, CONTEXT, 0), *cold = make_generator(&t, CONTEXT, 0);
     struct prompt p = prompt_of_case(2);
     struct answer a, b;

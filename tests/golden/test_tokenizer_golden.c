@@ -61,7 +61,8 @@ static struct lt_tokenizer *load_gpt2(void)
     char from[4096], to[4096];
     struct lt_error err = {0};
     struct lt_tokenizer *tok;
-    static const char config[] = "{\"clean_up_tokenization_spaces\": true}"; /* the default of transformers 4 */
+    static const char config[] =
+        "{\"clean_up_tokenization_spaces\": true}"; /* the default of transformers 4 */
     lt_snprintf(to, sizeof to, "%s/gpt2", lt_test_temp_dir());
     assert_int_equal(lt_dir_create(to, &err), LT_OK);
     find(from, GPT2_VOCAB);
@@ -80,7 +81,8 @@ static struct lt_tokenizer *load_gpt2(void)
 
 /* ---- comparison ---- */
 
-static void check_ids(const struct lt_tokenizer *tok, const char *text, size_t len, bool special, const json_t *want)
+static void check_ids(const struct lt_tokenizer *tok, const char *text, size_t len, bool special,
+                      const json_t *want)
 {
     struct lt_ids ids = {0};
     struct lt_error err = {0};
@@ -97,7 +99,8 @@ static void check_ids(const struct lt_tokenizer *tok, const char *text, size_t l
     lt_ids_deinit(&ids);
 }
 
-static void check_text(const struct lt_tokenizer *tok, const json_t *list, bool skip_special, const json_t *want)
+static void check_text(const struct lt_tokenizer *tok, const json_t *list, bool skip_special,
+                       const json_t *want)
 {
     struct lt_strbuf text = {0};
     struct lt_error err = {0};
@@ -108,7 +111,8 @@ static void check_text(const struct lt_tokenizer *tok, const json_t *list, bool 
         ids[i] = (int32_t)json_integer_value(json_array_get(list, i));
     assert_int_equal(lt_tokenizer_decode(tok, ids, n, skip_special, &text, &err), LT_OK);
     assert_true(json_is_string(want));
-    if (text.len != json_string_length(want) || memcmp(lt_strbuf_str(&text), json_string_value(want), text.len) != 0)
+    if (text.len != json_string_length(want) ||
+        memcmp(lt_strbuf_str(&text), json_string_value(want), text.len) != 0)
         fail_msg("decoded \"%s\", expected \"%s\"", lt_strbuf_str(&text), json_string_value(want));
     lt_free(ids);
     lt_strbuf_deinit(&text);
@@ -345,8 +349,10 @@ static void test_llama_sources_agree(void **state)
     struct lt_error err = {0};
     find(path, "data/google+sentencepiece/data/botchan.txt");
     struct lt_tokenizer *toks[] = {
-        load(lt_tokenizer_load, TINYLLAMA), load(lt_tokenizer_load_json, TINYLLAMA_PAIRS),
-        load(lt_tokenizer_load_spm, LLAMA2_MODEL), load(lt_tokenizer_load_spm, TINYLLAMA "/tokenizer.model"),
+        load(lt_tokenizer_load, TINYLLAMA),
+        load(lt_tokenizer_load_json, TINYLLAMA_PAIRS),
+        load(lt_tokenizer_load_spm, LLAMA2_MODEL),
+        load(lt_tokenizer_load_spm, TINYLLAMA "/tokenizer.model"),
     };
     assert_int_equal(lt_file_read(path, 1 << 24, &text, &size, &err), LT_OK);
     for (char *line = text, *next; line && *line; line = next, lines++) {
@@ -390,7 +396,8 @@ static void check_example(const struct lt_tokenizer *tok, const json_t *example)
     if (json_is_object(cut)) {
         const json_t *first = json_object_get(cut, "input_ids");
         for (size_t i = 0; i < json_array_size(first); i++)
-            assert_int_equal(json_integer_value(json_array_get(first, i)), json_integer_value(json_array_get(ids, i)));
+            assert_int_equal(json_integer_value(json_array_get(first, i)),
+                             json_integer_value(json_array_get(ids, i)));
     }
     lt_strbuf_deinit(&text);
 }
@@ -404,7 +411,8 @@ static void test_sft_examples(void **state)
     assert_int_equal(json_array_size(examples), 12);
     for (size_t i = 0; i < json_array_size(examples); i++)
         check_example(tok, json_array_get(examples, i));
-    assert_string_equal(lt_tokenizer_chat_template(tok), json_string_value(json_object_get(root, "chat_template")));
+    assert_string_equal(lt_tokenizer_chat_template(tok),
+                        json_string_value(json_object_get(root, "chat_template")));
     assert_int_equal(lt_tokenizer_bos(tok), 1);
     assert_int_equal(lt_tokenizer_eos(tok), 2);
     assert_int_equal(lt_tokenizer_unk(tok), 0);

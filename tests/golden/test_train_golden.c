@@ -76,7 +76,8 @@ static void check_curve(const char *model, const char *curve, int32_t accumulati
     char *written = lt_path_join(setup.config.output_dir, "adapter_model.safetensors");
     double adapter = train_file_difference(train_fixture(name), written);
     lt_free(written);
-    print_message("%s: loss %.2g, grad_norm %.2g, adapter %.2g\n", curve, c.worst_loss, c.worst_norm, adapter);
+    print_message("%s: loss %.2g, grad_norm %.2g, adapter %.2g\n", curve, c.worst_loss, c.worst_norm,
+                  adapter);
     assert_int_equal(c.seen, 50);
     assert_int_equal(json_array_size(golden), 50);
     assert_true(c.worst_loss <= CURVE_LIMIT);
@@ -122,7 +123,9 @@ static const char *write_right_inputs(void)
         lt_snprintf(name, sizeof name, "right.%s", names[i]);
         const struct lt_st_tensor *t = lt_safetensors_find(&st, name);
         assert_non_null(t);
-        train_ok(lt_st_writer_add(w, names[i], t->dtype, t->shape, t->ndim, lt_safetensors_data(&st, t), &err), &err);
+        train_ok(
+            lt_st_writer_add(w, names[i], t->dtype, t->shape, t->ndim, lt_safetensors_data(&st, t), &err),
+            &err);
     }
     train_ok(lt_st_writer_save(w, path, &err), &err);
     lt_st_writer_destroy(w);
@@ -161,9 +164,11 @@ static void check_logits(const struct lt_safetensors *dump)
     double worst = 0;
 
     train_ok(lt_safetensors_open(&golden, train_fixture("goldens/lora/expected.safetensors"), &err), &err);
-    train_ok(lt_safetensors_open(&inputs, train_fixture("goldens/llama-tiny/inputs.safetensors"), &err), &err);
+    train_ok(lt_safetensors_open(&inputs, train_fixture("goldens/llama-tiny/inputs.safetensors"), &err),
+             &err);
     const struct lt_st_tensor *mask = lt_safetensors_find(&inputs, "right.attention_mask");
-    const float *a = tensor(dump, "logits", ROWS * COLUMNS * VOCAB), *b = tensor(&golden, "logits", ROWS * COLUMNS * VOCAB);
+    const float *a = tensor(dump, "logits", ROWS * COLUMNS * VOCAB),
+                *b = tensor(&golden, "logits", ROWS * COLUMNS * VOCAB);
     const unsigned char *bits = lt_safetensors_data(&inputs, mask);
     for (size_t i = 0; i < ROWS * COLUMNS; i++)
         for (size_t v = 0; v < VOCAB; v++) {
@@ -276,7 +281,7 @@ static void evaluation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(curve_plain),  cmocka_unit_test(curve_accumulated), cmocka_unit_test(curve_qlora),
+        cmocka_unit_test(curve_plain), cmocka_unit_test(curve_accumulated), cmocka_unit_test(curve_qlora),
         cmocka_unit_test(dumped_step), cmocka_unit_test(evaluation),
     };
     return cmocka_run_group_tests_name("training goldens", tests, NULL, NULL);

@@ -166,14 +166,16 @@ static json_t *load(const char *dir, const char *name)
 
 static void assert_same_run(const char *a, const char *b)
 {
-    static const char *const names[] = {"adapter_model.safetensors", "checkpoint-12/adapter_model.safetensors",
-                                        "checkpoint-12/optimizer.safetensors", "checkpoint-12/adapter_config.json",
-                                        "checkpoint-12/lora_train_state.json"};
+    static const char *const names[] = {
+        "adapter_model.safetensors", "checkpoint-12/adapter_model.safetensors",
+        "checkpoint-12/optimizer.safetensors", "checkpoint-12/adapter_config.json",
+        "checkpoint-12/lora_train_state.json"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         train_assert_same_file(train_temp(a), train_temp(b), names[i]);
     assert_same_log(a, b);
     json_t *x = load(a, "checkpoint-12/trainer_state.json"), *y = load(b, "checkpoint-12/trainer_state.json");
-    assert_int_equal(json_array_size(json_object_get(x, "log_history")), 8); /* 6 of training, 2 evaluations */
+    assert_int_equal(json_array_size(json_object_get(x, "log_history")),
+                     8); /* 6 of training, 2 evaluations */
     assert_int_equal(json_array_size(json_object_get(y, "log_history")), 8);
     json_decref(x);
     json_decref(y);
@@ -197,8 +199,12 @@ static int reference_run(void **state)
 static void files_of_a_run(void **state)
 {
     (void)state;
-    static const char *const names[] = {"adapter_config.json", "tokenizer.json", "runs", "checkpoint-4/tokenizer.json",
-                                        "checkpoint-4/adapter_config.json", "checkpoint-8/optimizer.safetensors"};
+    static const char *const names[] = {"adapter_config.json",
+                                        "tokenizer.json",
+                                        "runs",
+                                        "checkpoint-4/tokenizer.json",
+                                        "checkpoint-4/adapter_config.json",
+                                        "checkpoint-8/optimizer.safetensors"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         assert_int_not_equal(lt_file_kind(path_in("whole", names[i])), LT_FILE_NONE);
     json_t *s = load("whole", "trainer_state.json");
@@ -279,7 +285,8 @@ static void cancelled_before_the_first_step(void **state)
     assert_non_null(strstr(err.message, "checkpoint-0"));
     train_run_close(&run);
     char *first = lt_path_join(train_fixture(ADAPTER), "adapter_model.safetensors");
-    assert_true(train_file_difference(path_in("at-once", "checkpoint-0/adapter_model.safetensors"), first) == 0);
+    assert_true(train_file_difference(path_in("at-once", "checkpoint-0/adapter_model.safetensors"), first) ==
+                0);
     lt_free(first);
     assert_int_equal(run_once(&s, true), LT_OK);
     assert_same_run("whole", "at-once");
@@ -296,15 +303,16 @@ static void rotation_and_other_threads(void **state)
     assert_int_equal(run_once(&s, false), LT_OK);
     assert_int_equal(lt_file_kind(path_in("two-threads", "checkpoint-8")), LT_FILE_NONE);
     train_assert_same_file(train_temp("whole"), train_temp("two-threads"), "adapter_model.safetensors");
-    train_assert_same_file(train_temp("whole"), train_temp("two-threads"), "checkpoint-12/optimizer.safetensors");
+    train_assert_same_file(train_temp("whole"), train_temp("two-threads"),
+                           "checkpoint-12/optimizer.safetensors");
     assert_same_log("whole", "two-threads");
 }
 
 static void refused_resume(void **state)
 {
     (void)state;
-    static const char *const words[] = {"seed",       "learning_rate", "scaling_and_dropout", "gradient_accumulation",
-                                        "max_steps", "train_rows"};
+    static const char *const words[] = {
+        "seed", "learning_rate", "scaling_and_dropout", "gradient_accumulation", "max_steps", "train_rows"};
     struct stop none = {0};
 
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
@@ -319,7 +327,8 @@ static void refused_resume(void **state)
         s.train = i == 5 ? s.eval : s.train;
         s.batch_size = 1;
         train_run_open(&run, &s);
-        assert_int_equal(lt_trainer_resume(run.trainer, path_in("whole", "checkpoint-8"), &err), LT_ERR_INVALID);
+        assert_int_equal(lt_trainer_resume(run.trainer, path_in("whole", "checkpoint-8"), &err),
+                         LT_ERR_INVALID);
         if (!strstr(err.message, words[i]))
             fail_msg("%s: %s", words[i], err.message);
         train_run_close(&run);
@@ -341,6 +350,30 @@ static void longer_run(void **state)
     s.config.output_dir = train_temp("at-a-stretch");
     assert_int_equal(run_once(&s, false), LT_OK);
     train_assert_same_file(train_temp("longer"), train_temp("at-a-stretch"), "adapter_model.safetensors");
+}
+
+static void count_allocations(void *user, const struct lt_train_metrics *m)
+{
+    long *at = user;
+    at[m->step] = lt_alloc_count();
+}
+
+/* Also nothing where an epoch ends and the order of the next one begins. */
+static void no_allocation_in_a_step(void **state)
+{
+    (void)state;
+    long at[7] = {0};
+    struct stop none = {0};
+    struct train_setup s = small_run("steps", &none);
+
+    s.train = s.eval;
+    s.batch_size = 1;
+    s.config.max_steps = 6;
+    s.config.logging_strategy = s.config.eval_strategy = s.config.save_strategy = LT_INTERVAL_NO;
+    s.events = (struct lt_trainer_events){.user = at, .step = count_allocations};
+    assert_int_equal(run_once(&s, false), LT_OK);
+    for (int i = 3; i <= 6; i++)
+        assert_int_equal(at[i], at[2]);
 }
 
 /* ---- full fine-tuning of a bf16 checkpoint with a tied head ---- */
@@ -379,7 +412,8 @@ static void full_fine_tuning(void **state)
     assert_int_equal(run_once(&s, true), LT_OK);
     train_assert_same_file(train_temp("full"), train_temp("full-stopped"), "model.safetensors");
     train_assert_same_file(train_temp("full"), train_temp("full-stopped"), "checkpoint-4/model.safetensors");
-    train_assert_same_file(train_temp("full"), train_temp("full-stopped"), "checkpoint-4/optimizer.safetensors");
+    train_assert_same_file(train_temp("full"), train_temp("full-stopped"),
+                           "checkpoint-4/optimizer.safetensors");
     train_assert_same_file(train_temp("full"), train_fixture("goldens/archs/smollm2"), "config.json");
 
     char *path = lt_path_join(train_fixture("goldens/archs/smollm2"), "model.safetensors");
@@ -413,6 +447,7 @@ int main(void)
         cmocka_unit_test(rotation_and_other_threads),
         cmocka_unit_test(refused_resume),
         cmocka_unit_test(longer_run),
+        cmocka_unit_test(no_allocation_in_a_step),
         cmocka_unit_test(full_fine_tuning),
     };
     return cmocka_run_group_tests_name("training resumed", tests, reference_run, NULL);

@@ -18,14 +18,16 @@ static double sum_squares_ref(const float *x, int64_t n)
 
 static void adamw_ref(float *p, float *m, float *v, const float *g, int64_t n, const struct lt_adamw_args *a)
 {
-    const float keep = (float)(1.0 - (double)a->lr * (double)a->weight_decay);
-    const float step = (float)((double)a->lr / (double)a->bias_correction1);
-    const float rest1 = (float)(1.0 - (double)a->beta1), rest2 = (float)(1.0 - (double)a->beta2);
+    const float keep = (float)(1.0 - a->lr * a->weight_decay);
+    const float step = (float)(a->lr / a->bias_correction1);
+    const float beta1 = (float)a->beta1, rest1 = (float)(1.0 - a->beta1);
+    const float beta2 = (float)a->beta2, rest2 = (float)(1.0 - a->beta2);
+    const float correction = (float)a->sqrt_bias_correction2, eps = (float)a->eps;
     for (int64_t i = 0; i < n; i++) {
         float grad = g[i] * a->clip;
-        m[i] = a->beta1 * m[i] + rest1 * grad;
-        v[i] = a->beta2 * v[i] + rest2 * (grad * grad);
-        float denominator = sqrtf(v[i]) / a->sqrt_bias_correction2 + a->eps;
+        m[i] = beta1 * m[i] + rest1 * grad;
+        v[i] = beta2 * v[i] + rest2 * (grad * grad);
+        float denominator = sqrtf(v[i]) / correction + eps;
         p[i] = p[i] * keep - step * (m[i] / denominator);
     }
 }

@@ -35,11 +35,11 @@ static double sum_squares_avx2(const float *x, int64_t n)
 /* No fused operation: the same bits as the portable kernel. */
 static void adamw_avx2(float *p, float *m, float *v, const float *g, int64_t n, const struct lt_adamw_args *a)
 {
-    const __m256 keep = _mm256_set1_ps((float)(1.0 - (double)a->lr * (double)a->weight_decay));
-    const __m256 step = _mm256_set1_ps((float)((double)a->lr / (double)a->bias_correction1));
-    const __m256 beta1 = _mm256_set1_ps(a->beta1), rest1 = _mm256_set1_ps((float)(1.0 - (double)a->beta1));
-    const __m256 beta2 = _mm256_set1_ps(a->beta2), rest2 = _mm256_set1_ps((float)(1.0 - (double)a->beta2));
-    const __m256 correction = _mm256_set1_ps(a->sqrt_bias_correction2), eps = _mm256_set1_ps(a->eps);
+    const __m256 keep = _mm256_set1_ps((float)(1.0 - a->lr * a->weight_decay));
+    const __m256 step = _mm256_set1_ps((float)(a->lr / a->bias_correction1));
+    const __m256 beta1 = _mm256_set1_ps((float)a->beta1), rest1 = _mm256_set1_ps((float)(1.0 - a->beta1));
+    const __m256 beta2 = _mm256_set1_ps((float)a->beta2), rest2 = _mm256_set1_ps((float)(1.0 - a->beta2));
+    const __m256 correction = _mm256_set1_ps((float)a->sqrt_bias_correction2), eps = _mm256_set1_ps((float)a->eps);
     for (int64_t i = 0; i < n; i += 8) {
         __m256i mask = lt_lanes_avx2(n - i < 8 ? n - i : 8);
         __m256 grad = _mm256_mul_ps(_mm256_maskload_ps(g + i, mask), _mm256_set1_ps(a->clip));

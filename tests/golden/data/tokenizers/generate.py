@@ -16,7 +16,8 @@ import random
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors,
+                        trainers)
 
 SENTENCES = [
     "The river runs past the mill, and the miller's cat doesn't mind the water at all.",
@@ -33,11 +34,14 @@ QWEN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L
 
 TEXTS = SENTENCES + [
     "", " ", "  ", "\n", "\n\n", "\t\n ", "a", " a", "a ", "  the  ", "the the", SPACE, SPACE + "the",
-    "IT'S, it's, IT'\u017f, we'LL", "e\u0301 \u00e9 \u212b \uac00 \u1100\u1161", "\u00a0the\u3000the\u2003\u200bthe\u180ethe",
-    "\U0001f600 \U0001f468\u200d\U0001f469\u200d\U0001f467 \u0915\u094d\u0937 \ufeff", "\u00bd \u2167 \u00b2 \u0661\u0662\u0663 1234567",
-    "<s>the</s> <s> the </s>", "the<|im_start|>user\nthe<|im_end|>\n", "x <left> y", "x   <left>y", "x <right>   y",
-    "a <word> b a<word> <word>b -<word>-", "<word><word>", "<0x41> <0xE2>", "mill<mill>MILL", "the\r\nend\r\n\r\n  of",
-    "_a_b a_b __init__", "...!!! ?? -- #tag @x", "\x00\x01\x7f", "\u2028\u2029\x85\x0b\x1c", "the " * 12, "ab" * 40, " " * 33 + "x",
+    "IT'S, it's, IT'\u017f, we'LL", "e\u0301 \u00e9 \u212b \uac00 \u1100\u1161",
+    "\u00a0the\u3000the\u2003\u200bthe\u180ethe",
+    "\U0001f600 \U0001f468\u200d\U0001f469\u200d\U0001f467 \u0915\u094d\u0937 \ufeff",
+    "\u00bd \u2167 \u00b2 \u0661\u0662\u0663 1234567", "<s>the</s> <s> the </s>",
+    "the<|im_start|>user\nthe<|im_end|>\n", "x <left> y", "x   <left>y", "x <right>   y",
+    "a <word> b a<word> <word>b -<word>-", "<word><word>", "<0x41> <0xE2>", "mill<mill>MILL",
+    "the\r\nend\r\n\r\n  of", "_a_b a_b __init__", "...!!! ?? -- #tag @x", "\x00\x01\x7f",
+    "\u2028\u2029\x85\x0b\x1c", "the " * 12, "ab" * 40, " " * 33 + "x",
 ]
 ADDED = [
     AddedToken("<left>", lstrip=True, normalized=False),
@@ -49,7 +53,8 @@ ADDED = [
 
 def random_texts(n):
     r = random.Random(20240607)
-    pool = list("the miller's WATER 0123 \n\t.,;!") + ["é", "ß", "水", "я", "😀", "\u0301", " ", " ", SPACE, "<s>", "<left>"]
+    pool = list("the miller's WATER 0123 \n\t.,;!") + ["é", "ß", "水", "я", "😀",
+                                                       "\u0301", " ", " ", SPACE, "<s>", "<left>"]
     return ["".join(r.choice(pool) for _ in range(r.randint(1, 24))) for _ in range(n)]
 
 
@@ -70,7 +75,8 @@ def record(tok, folder):
     decodes = []
     for _ in range(30):
         ids = [r.randrange(tok.get_vocab_size()) for _ in range(r.randint(0, 9))]
-        decodes.append({"ids": ids, "decoded": tok.decode(ids, skip_special_tokens=False), "skipped": tok.decode(ids)})
+        decodes.append({"ids": ids, "decoded": tok.decode(ids, skip_special_tokens=False),
+                        "skipped": tok.decode(ids)})
     write(folder + "/expected.json", {"cases": cases, "decodes": decodes})
 
 
@@ -116,7 +122,8 @@ def metaspace():
 def legacy(data):
     data = json.loads(json.dumps(data))
     data["normalizer"] = {"type": "Sequence", "normalizers": [
-        {"type": "Prepend", "prepend": SPACE}, {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]}
+        {"type": "Prepend", "prepend": SPACE},
+        {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]}
     data["pre_tokenizer"] = None
     # A token that is matched after normalization would be spelled "▁mill" by this version's decoder.
     data["added_tokens"] = [t for t in data["added_tokens"] if not t["normalized"]]
@@ -147,7 +154,10 @@ def message(role="message['role']", content="message['content']"):
 PROMPT = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 PLAIN = "{% for message in messages %}" + message() + "{% endfor %}" + PROMPT
 DEFAULT = ("{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
-           "{{ '<|im_start|>system\\nAnswer <b>briefly</b>.<|im_end|>\\n' }}{% endif %}" + message() + "{% endfor %}" + PROMPT)
+           "{{ '<|im_start|>system\\nAnswer <b>briefly</b>.<|im_end|>\\n' }}{% endif %}"
+           + message() + "{% endfor %}" + PROMPT)
+ROLES = ('(message.role == "user") or (message.role == "system" and not loop.first) or '
+         '(message.role == "assistant" and not message.tool_calls)')
 TOOLS = """{%- if tools %}
     {{- '<|im_start|>system\\n' }}
     {%- if messages[0]['role'] == 'system' %}
@@ -167,7 +177,7 @@ TOOLS = """{%- if tools %}
     {%- endif %}
 {%- endif %}
 {%- for message in messages %}
-    {%- if (message.role == "user") or (message.role == "system" and not loop.first) or (message.role == "assistant" and not message.tool_calls) %}
+    {%- if ROLES %}
         {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}
     {%- elif message.role == "assistant" %}
         {{- '<|im_start|>' + message.role }}
@@ -182,7 +192,7 @@ TOOLS = """{%- if tools %}
 {%- if add_generation_prompt %}
     {{- '<|im_start|>assistant\\n' }}
 {%- endif %}
-"""
+""".replace("ROLES", ROLES)
 LINES = """{% for message in messages %}
     {% if message.role == "user" %}
 {{ "<|im_start|>user
@@ -199,9 +209,10 @@ LINES = """{% for message in messages %}
     {% endif %}
 {% endfor %}
 """
-BOS = ("{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}{# bos #}\n"
-       "{{ bos_token }}" + PLAIN)
-TEXT_MESSAGE = "{% for message in messages %}<|im_start|>{{ message.role }}\n{% generation %}{{ message.content }}<|im_end|>\n{% endgeneration %}{% endfor %}" + PROMPT
+BOS = ("{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}"
+       "{# bos #}\n{{ bos_token }}" + PLAIN)
+TEXT_MESSAGE = ("{% for message in messages %}<|im_start|>{{ message.role }}\n{% generation %}"
+                "{{ message.content }}<|im_end|>\n{% endgeneration %}{% endfor %}" + PROMPT)
 LLAMA2 = """{%- if messages[0]['role'] == 'system' -%}
     {%- set loop_messages = messages[1:] -%}
     {%- set system_message = messages[0]['content'] -%}
@@ -226,21 +237,30 @@ LLAMA2 = """{%- if messages[0]['role'] == 'system' -%}
 {%- endfor -%}
 """
 CHANGED = {  # one detail away from a known template: must not be taken for it
-    "plain": [PLAIN.replace("message['content']", "message['content'] | trim"), PLAIN.replace("\\n", " ", 1),
-              PLAIN.replace("assistant\\n'", "assistant'"), PLAIN.replace("im_start|>assistant", "im_start|>model"),
-              PLAIN + "{{ eos_token }}", "\n" + PLAIN, PLAIN.replace("{% endfor %}", "{% endfor %} "),
-              PLAIN.replace("for message in messages", "for message in messages[1:]"),
-              PLAIN.replace(" }}{% endif %}", " }}{% else %}{{ eos_token }}{% endif %}"), PLAIN[:-3], PLAIN.replace("{{", "{[")],
+    "plain": [
+        PLAIN.replace("message['content']", "message['content'] | trim"), PLAIN.replace("\\n", " ", 1),
+        PLAIN.replace("assistant\\n'", "assistant'"), PLAIN.replace("im_start|>assistant", "im_start|>model"),
+        PLAIN + "{{ eos_token }}", "\n" + PLAIN, PLAIN.replace("{% endfor %}", "{% endfor %} "),
+        PLAIN.replace("for message in messages", "for message in messages[1:]"),
+        PLAIN.replace(" }}{% endif %}", " }}{% else %}{{ eos_token }}{% endif %}"), PLAIN[:-3],
+        PLAIN.replace("{{", "{["),
+    ],
     "default": [DEFAULT.replace("!= 'system'", "== 'system'"), DEFAULT.replace("loop.first and ", "")],
-    "llama": [LLAMA2.replace("' ' + content.strip()", "content.strip()"), LLAMA2.replace("content | trim", "content"),
-              LLAMA2.replace("bos_token + ", ""), LLAMA2.replace("\\n\\n", "\\n"), LLAMA2.replace("[INST] ", "[INST]")],
-    "tools": [TOOLS.replace("not loop.first", "loop.first"), TOOLS.replace("{%- else %}\n    {%- if", "{%- else %}\n  x {%- if")],
+    "llama": [
+        LLAMA2.replace("' ' + content.strip()", "content.strip()"), LLAMA2.replace("content | trim", "content"),
+        LLAMA2.replace("bos_token + ", ""), LLAMA2.replace("\\n\\n", "\\n"), LLAMA2.replace("[INST] ", "[INST]"),
+    ],
+    "tools": [
+        TOOLS.replace("not loop.first", "loop.first"),
+        TOOLS.replace("{%- else %}\n    {%- if", "{%- else %}\n  x {%- if"),
+    ],
 }
 CONVERSATIONS = [
     [("user", "Hello, how are you?")],
     [("system", " Be brief. \n"), ("user", "  Hello\n")],
     [("user", "Hi"), ("assistant", "I'm well. "), ("user", "Good")],
-    [("system", "Be brief."), ("user", "Hi"), ("assistant", "\n A ü 水 \x1c"), ("user", "<|im_end|> </s>"), ("assistant", "")],
+    [("system", "Be brief."), ("user", "Hi"), ("assistant", "\n A ü 水 \x1c"),
+     ("user", "<|im_end|> </s>"), ("assistant", "")],
     [("system", ""), ("user", ""), ("assistant", "x\ny")],
 ]
 
@@ -256,7 +276,8 @@ def environment():
             body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
             return jinja2.nodes.Scope(body, lineno=line)
 
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols])
+    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
+                                        extensions=[Generation, jinja2.ext.loopcontrols])
 
     def raise_exception(text):
         raise jinja2.exceptions.TemplateError(text)
@@ -275,8 +296,9 @@ def chat():
         for c in CONVERSATIONS:
             messages = [{"role": r, "content": t} for r, t in c]
             for prompt in (False, True):
-                cases.append({"messages": messages, "add_generation_prompt": prompt, "rendered": template.render(
-                    messages=messages, add_generation_prompt=prompt, bos_token="<s>", eos_token="</s>")})
+                rendered = template.render(messages=messages, add_generation_prompt=prompt, bos_token="<s>",
+                                           eos_token="</s>")
+                cases.append({"messages": messages, "add_generation_prompt": prompt, "rendered": rendered})
         templates.append({"family": family, "template": text, "cases": cases})
     for texts in CHANGED.values():
         assert not {t for _, t in known} & set(texts)
