@@ -8,7 +8,8 @@ struct reader {
     const char *at, *end;
     struct lt_strbuf *out;
     bool literal_open; /* the last item is a literal that may grow */
-    bool bad;
+    bool bad;          /* not readable */
+    bool nomem;
 };
 
 /* ---- items ---- */
@@ -188,8 +189,8 @@ static void put_operand(struct reader *r, const char *from, const char *to)
 /* {{ a + b }}: the operands are separate outputs when nothing in it binds weaker than +. */
 static void put_output(struct reader *r, const char *from, const char *to)
 {
-    static const char *const weaker[] = {"if", "else", "and", "or", "not", "in", "is", "~", "==", "!=", "<", ">",
-                                         "<=", ">="};
+    static const char *const weaker[] = {"if", "else", "and", "or", "not", "in", "is",
+                                         "~",  "==",   "!=",  "<",  ">",   "<=", ">="};
     if (from < to && strcmp(from, "raise_exception") == 0) {
         static const char raise[] = "raise_exception";
         put_item(r, 'O', raise, raise + sizeof raise); /* whatever it says */
@@ -283,7 +284,7 @@ static void read_tag(struct reader *r, bool *line_start)
         read_tokens(r, &tokens, kind == '%' ? "%}" : "}}", &mark);
         const char *from = lt_strbuf_str(&tokens);
         if (!from)
-            r->bad = true;
+            r->bad = r->nomem = true;
         else if (!r->bad && kind == '%')
             put_block(r, from, from + tokens.len);
         else if (!r->bad)
@@ -353,7 +354,8 @@ static void drop_dead_items(struct lt_strbuf *out, const char *item)
                 next = item_end(other);
             }
         } else if (item_is(item, "B if not add_generation_prompt is defined") &&
-                   item_is(next, "B set add_generation_prompt = false") && item_is(item_end(next), "B endif")) {
+                   item_is(next, "B set add_generation_prompt = false") &&
+                   item_is(item_end(next), "B endif")) {
             next = item_end(item_end(next));
         } else {
             lt_strbuf_put(out, item, (size_t)(next - item));
@@ -381,13 +383,13 @@ static void join_literals(struct lt_strbuf *out, const char *item)
         lt_strbuf_putc(out, LT_CHAT_ITEM_END);
 }
 
-bool lt_chat_canonical(struct lt_strbuf *out, const char *text)
+enum lt_status lt_chat_canonical(struct lt_strbuf *out, const char *text)
 {
     struct lt_strbuf items = {0}, live = {0};
     size_t len = strlen(text);
     if (len && text[len - 1] == '\n')
         len--; /* Jinja drops one newline at the end of a template */
-    struct reader r = {text, text + len, &items, false, false};
+    struct reader r = {.at = text, .end = text + len, .out = &items};
     bool line_start = true;
     while (!r.bad && r.at < r.end) {
         const char *tag = find_tag(r.at, r.end);
@@ -400,15 +402,16 @@ bool lt_chat_canonical(struct lt_strbuf *out, const char *text)
             read_tag(&r, &line_start);
     }
     close_literal(&r);
-    bool ok = !r.bad && lt_strbuf_ok(&items);
-    if (ok)
+    enum lt_status status = r.bad && !r.nomem ? LT_ERR_FORMAT : LT_OK;
+    if (status == LT_OK && !r.nomem && lt_strbuf_ok(&items))
         drop_dead_items(&live, lt_strbuf_str(&items));
-    ok = ok && lt_strbuf_ok(&live);
-    if (ok)
+    if (status == LT_OK && lt_strbuf_ok(&live))
         join_literals(out, lt_strbuf_str(&live));
+    if (status == LT_OK && (r.nomem || !lt_strbuf_ok(&items) || !lt_strbuf_ok(&live) || !lt_strbuf_ok(out)))
+        status = LT_ERR_NOMEM;
     lt_strbuf_deinit(&items);
     lt_strbuf_deinit(&live);
-    return ok && lt_strbuf_ok(out);
+    return status;
 }
 
 /* Where the rest of the literal at pattern begins in the literal at text, or NULL. */

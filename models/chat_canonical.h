@@ -20,8 +20,8 @@ enum {
     LT_CHAT_CAPTURE = 2 /* in a literal of a pattern: any text, up to what follows it in the literal */
 };
 
-/* False when the text is not a template this can read (out keeps no meaning) or memory is short. */
-bool lt_chat_canonical(struct lt_strbuf *out, const char *text) LT_MUST_USE;
+/* LT_ERR_FORMAT: not a template this can read, LT_ERR_NOMEM: memory is short; out then means nothing. */
+enum lt_status lt_chat_canonical(struct lt_strbuf *out, const char *text) LT_MUST_USE;
 
 /* Compares a canonical template with a canonical pattern.  What LT_CHAT_CAPTURE stands for is appended to
  * capture, also when a later item differs.  The block {% rest %} of a pattern stands for everything up to

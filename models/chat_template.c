@@ -18,13 +18,13 @@
 
 static const char chatml_plain[] = "{% for message in messages %}" IM_MESSAGE "{% endfor %}" IM_PROMPT;
 
-static const char chatml_bos[] = "{{ bos_token }}{% for message in messages %}" IM_MESSAGE "{% endfor %}" IM_PROMPT;
+static const char chatml_bos[] = "{{ bos_token }}{% for message in messages %}" IM_MESSAGE
+                                 "{% endfor %}" IM_PROMPT;
 
 /* Qwen2, SmolLM, SmolLM2 */
-static const char chatml_default[] =
-    "{% for message in messages %}"
-    "{% if loop.first and messages[0]['role'] != 'system' %}" IM_DEFAULT "{% endif %}" IM_MESSAGE
-    "{% endfor %}" IM_PROMPT;
+static const char chatml_default[] = "{% for message in messages %}"
+                                     "{% if loop.first and messages[0]['role'] != 'system' %}" IM_DEFAULT
+                                     "{% endif %}" IM_MESSAGE "{% endfor %}" IM_PROMPT;
 
 /* Qwen2.5 without tools */
 static const char chatml_qwen25[] =
@@ -42,47 +42,54 @@ static const char chatml_roles[] =
     "{% for message in messages %}"
     "{% if message['role'] == 'user' %}{{ '<|im_start|>user\n' + message['content'] + '<|im_end|>\n' }}"
     "{% elif message['role'] == 'system' %}{{ '<|im_start|>system\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% elif message['role'] == 'assistant' %}{{ '<|im_start|>assistant\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{{ '<|im_start|>assistant\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endif %}"
     "{% if loop.last and add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     "{% endfor %}";
 
-#define LLAMA2_HEAD                                                                                            \
-    "{% if messages[0]['role'] == 'system' %}"                                                                 \
-    "{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}"                  \
-    "{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}"                  \
-    "{% for message in loop_messages %}"                                                                       \
-    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('') }}{% endif %}"       \
-    "{% if loop.index0 == 0 and system_message != false %}"                                                    \
-    "{% set content = '<<SYS>>\n' + system_message + '\n<</SYS>>\n\n' + message['content'] %}"                 \
-    "{% else %}{% set content = message['content'] %}{% endif %}"                                              \
+#define LLAMA2_HEAD                                                                                      \
+    "{% if messages[0]['role'] == 'system' %}"                                                           \
+    "{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}"            \
+    "{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}"            \
+    "{% for message in loop_messages %}"                                                                 \
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('') }}{% endif %}" \
+    "{% if loop.index0 == 0 and system_message != false %}"                                              \
+    "{% set content = '<<SYS>>\n' + system_message + '\n<</SYS>>\n\n' + message['content'] %}"           \
+    "{% else %}{% set content = message['content'] %}{% endif %}"                                        \
     "{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}"
-#define LLAMA2_TAIL                                                                                            \
-    "{% elif message['role'] == 'assistant' %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+#define LLAMA2_TAIL                                                                                     \
+    "{% elif message['role'] == 'assistant' %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}" \
+    "{% endfor %}"
 
 static const char llama2[] = LLAMA2_HEAD LLAMA2_TAIL;
-static const char llama2_system_branch[] =
-    LLAMA2_HEAD "{% elif message['role'] == 'system' %}{{ '<<SYS>>\n' + content.strip() + '\n<</SYS>>\n\n' }}" LLAMA2_TAIL;
+static const char llama2_system_branch[] = LLAMA2_HEAD
+    "{% elif message['role'] == 'system' %}"
+    "{{ '<<SYS>>\n' + content.strip() + '\n<</SYS>>\n\n' }}" LLAMA2_TAIL;
 
 static const struct known {
     const char *text;
     enum lt_chat_family family;
     bool default_system, leading_bos;
 } known[] = {
-    {chatml_plain, LT_CHAT_CHATML, false, false},   {chatml_bos, LT_CHAT_CHATML, false, true},
-    {chatml_default, LT_CHAT_CHATML, true, false},  {chatml_qwen25, LT_CHAT_CHATML, true, false},
-    {chatml_roles, LT_CHAT_CHATML, false, false},   {llama2, LT_CHAT_LLAMA2, false, false},
+    {chatml_plain, LT_CHAT_CHATML, false, false},         {chatml_bos, LT_CHAT_CHATML, false, true},
+    {chatml_default, LT_CHAT_CHATML, true, false},        {chatml_qwen25, LT_CHAT_CHATML, true, false},
+    {chatml_roles, LT_CHAT_CHATML, false, false},         {llama2, LT_CHAT_LLAMA2, false, false},
     {llama2_system_branch, LT_CHAT_LLAMA2, false, false},
 };
 
-static bool is_known(const struct known *k, const char *canonical, struct lt_strbuf *system)
+static enum lt_status compare(const struct known *k, const char *canonical, struct lt_strbuf *system,
+                              bool *same)
 {
     struct lt_strbuf pattern = {0};
     lt_strbuf_clear(system);
-    bool same = lt_chat_canonical(&pattern, k->text) &&
-                lt_chat_canonical_matches(lt_strbuf_str(&pattern), canonical, system);
+    enum lt_status status = lt_chat_canonical(&pattern, k->text);
+    if (status == LT_OK) {
+        *same = lt_chat_canonical_matches(lt_strbuf_str(&pattern), canonical, system);
+        status = lt_strbuf_ok(system) ? LT_OK : LT_ERR_NOMEM;
+    }
     lt_strbuf_deinit(&pattern);
-    return same;
+    return status;
 }
 
 /* The first line of the template that is not empty, for the message. */
@@ -92,10 +99,11 @@ static enum lt_status unknown_template(const char *text, struct lt_error *err)
     while (*text == '\n' || *text == ' ' || *text == '\r' || *text == '\t')
         text++;
     char *line = lt_strndup(text, strcspn(text, "\n"));
-    enum lt_status status = lt_fail(err, LT_ERR_UNSUPPORTED,
-                                    "the chat template of the model is neither Llama 2 nor ChatML; pass llama-2 or chatml to "
-                                    "choose one, or train on text (the template begins: %s)",
-                                    lt_json_excerpt(&shown, line ? line : ""));
+    enum lt_status status =
+        lt_fail(err, LT_ERR_UNSUPPORTED,
+                "the chat template of the model is neither Llama 2 nor ChatML; pass llama-2 or chatml to "
+                "choose one, or train on text (the template begins: %s)",
+                lt_json_excerpt(&shown, line));
     lt_free(line);
     return status;
 }
@@ -103,27 +111,27 @@ static enum lt_status unknown_template(const char *text, struct lt_error *err)
 static enum lt_status recognise(struct lt_chat_template *ct, const char *text, struct lt_error *err)
 {
     struct lt_strbuf canonical = {0}, system = {0};
-    const struct known *found = NULL;
-    if (!strpbrk(text, "\1\2\3") && lt_chat_canonical(&canonical, text)) {
-        for (size_t i = 0; i < sizeof known / sizeof *known && !found; i++)
-            found = is_known(&known[i], lt_strbuf_str(&canonical), &system) ? &known[i] : NULL;
+    bool same = false;
+    /* A template may not hold the characters that canonical forms and patterns use as marks. */
+    enum lt_status status = strpbrk(text, "\1\2") ? LT_ERR_FORMAT : lt_chat_canonical(&canonical, text);
+    for (size_t i = 0; i < sizeof known / sizeof *known && status == LT_OK && !same; i++) {
+        status = compare(&known[i], lt_strbuf_str(&canonical), &system, &same);
+        ct->family = known[i].family;
+        ct->leading_bos = known[i].leading_bos;
+        if (same && known[i].default_system && !(ct->default_system = lt_strbuf_take(&system)))
+            status = LT_ERR_NOMEM;
     }
-    enum lt_status status = LT_OK;
-    if (!found) {
+    if (status == LT_ERR_NOMEM)
+        status = lt_fail(err, LT_ERR_NOMEM, "out of memory");
+    else if (!same)
         status = unknown_template(text, err);
-    } else {
-        ct->family = found->family;
-        ct->leading_bos = found->leading_bos;
-        if (found->default_system && !(ct->default_system = lt_strbuf_take(&system)))
-            status = lt_fail(err, LT_ERR_NOMEM, "out of memory");
-    }
     lt_strbuf_deinit(&canonical);
     lt_strbuf_deinit(&system);
     return status;
 }
 
-static enum lt_status choose_family(struct lt_chat_template *ct, const struct lt_tokenizer *tok, const char *name,
-                                    struct lt_error *err)
+static enum lt_status choose_family(struct lt_chat_template *ct, const struct lt_tokenizer *tok,
+                                    const char *name, struct lt_error *err)
 {
     const char *text = lt_tokenizer_chat_template(tok);
     if (!name && !text)
@@ -142,14 +150,15 @@ static enum lt_status choose_family(struct lt_chat_template *ct, const struct lt
     return LT_OK;
 }
 
-enum lt_status lt_chat_template_init(struct lt_chat_template *ct, const struct lt_tokenizer *tok, const char *name,
-                                     struct lt_error *err)
+enum lt_status lt_chat_template_init(struct lt_chat_template *ct, const struct lt_tokenizer *tok,
+                                     const char *name, struct lt_error *err)
 {
     *ct = (struct lt_chat_template){0};
     enum lt_status status = choose_family(ct, tok, name, err);
     const char *bos = lt_tokenizer_bos_token(tok), *eos = lt_tokenizer_eos_token(tok);
     if (status == LT_OK && ct->family == LT_CHAT_LLAMA2 && !eos)
-        status = lt_fail(err, LT_ERR_NOT_FOUND, "the Llama 2 chat template ends turns with the eos token, and the "
+        status = lt_fail(err, LT_ERR_NOT_FOUND,
+                         "the Llama 2 chat template ends turns with the eos token, and the "
                          "tokenizer has none; name eos_token in tokenizer_config.json");
     if (status == LT_OK) {
         ct->bos = lt_strdup(bos ? bos : "");
@@ -207,7 +216,8 @@ static void put_stripped(struct lt_strbuf *out, const char *text, size_t len)
         text += n;
         len -= n;
     }
-    while (len && (last = lt_utf8_last(text, len)) && is_python_space(lt_utf8_next(text + len - last, last, &n)))
+    while (len && (last = lt_utf8_last(text, len)) &&
+           is_python_space(lt_utf8_next(text + len - last, last, &n)))
         len -= last;
     lt_strbuf_put(out, text, len);
 }
@@ -246,8 +256,10 @@ static enum lt_status render_llama2(struct rendering *r, const struct lt_chat_me
         const char *want = (i - first) % 2 == 0 ? "user" : "assistant";
         struct lt_json_excerpt shown;
         if (strcmp(messages[i].role, want) != 0)
-            return lt_fail(r->err, LT_ERR_FORMAT, "message %llu has the role \"%s\" where the Llama 2 chat template needs "
-                           "\"%s\"", (unsigned long long)i + 1, lt_json_excerpt(&shown, messages[i].role), want);
+            return lt_fail(r->err, LT_ERR_FORMAT,
+                           "message %llu has the role \"%s\" where the Llama 2 chat template needs "
+                           "\"%s\"",
+                           (unsigned long long)i + 1, lt_json_excerpt(&shown, messages[i].role), want);
         if (want[0] == 'u') {
             LT_TRY(put_llama2_user(r, i == first ? system : NULL, messages[i].content));
             continue;
@@ -289,7 +301,8 @@ static enum lt_status render_chatml(struct rendering *r, const struct lt_chat_me
         bool assistant = strcmp(role, "assistant") == 0;
         struct lt_json_excerpt shown;
         if (!assistant && strcmp(role, "user") != 0 && strcmp(role, "system") != 0)
-            return lt_fail(r->err, LT_ERR_FORMAT, "message %llu has the role \"%s\"; system, user and assistant are known",
+            return lt_fail(r->err, LT_ERR_FORMAT,
+                           "message %llu has the role \"%s\"; system, user and assistant are known",
                            (unsigned long long)i + 1, lt_json_excerpt(&shown, role));
         size_t begin = put_chatml(r->text, role, messages[i].content);
         if (assistant)
@@ -301,9 +314,10 @@ static enum lt_status render_chatml(struct rendering *r, const struct lt_chat_me
     return LT_OK;
 }
 
-enum lt_status lt_chat_template_render(const struct lt_chat_template *ct, const struct lt_chat_message *messages, size_t n,
-                                       bool add_generation_prompt, struct lt_strbuf *text, struct lt_chat_span **spans,
-                                       size_t *span_count, struct lt_error *err)
+enum lt_status lt_chat_template_render(const struct lt_chat_template *ct,
+                                       const struct lt_chat_message *messages, size_t n,
+                                       bool add_generation_prompt, struct lt_strbuf *text,
+                                       struct lt_chat_span **spans, size_t *span_count, struct lt_error *err)
 {
     struct rendering r = {.ct = ct, .text = text, .want_spans = spans != NULL, .err = err};
     if (spans) {
@@ -311,8 +325,9 @@ enum lt_status lt_chat_template_render(const struct lt_chat_template *ct, const 
         *span_count = 0;
     }
     /* Llama 2 needs no generation prompt: the model answers behind [/INST]. */
-    enum lt_status status = ct->family == LT_CHAT_LLAMA2 ? render_llama2(&r, messages, n)
-                                                         : render_chatml(&r, messages, n, add_generation_prompt);
+    enum lt_status status = ct->family == LT_CHAT_LLAMA2
+                                ? render_llama2(&r, messages, n)
+                                : render_chatml(&r, messages, n, add_generation_prompt);
     if (status == LT_OK && !lt_strbuf_ok(text))
         status = lt_fail(err, LT_ERR_NOMEM, "out of memory");
     if (status != LT_OK) {

@@ -57,7 +57,9 @@ static enum lt_status fill_from_folder(struct lt_tokenizer *tok, const char *dir
         const char *file;
         enum lt_source source;
     } sources[] = {
-        {"tokenizer.json", LT_SOURCE_JSON}, {"tokenizer.model", LT_SOURCE_SPM}, {"vocab.json", LT_SOURCE_PAIR},
+        {"tokenizer.json", LT_SOURCE_JSON},
+        {"tokenizer.model", LT_SOURCE_SPM},
+        {"vocab.json", LT_SOURCE_PAIR},
     };
     for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) {
         char *path = lt_path_join(dir, sources[i].file);
@@ -76,8 +78,9 @@ static enum lt_status fill_from_folder(struct lt_tokenizer *tok, const char *dir
         if (present)
             return lt_tokenizer_read_side_files(tok, dir, sources[i].source, err);
     }
-    return lt_fail(err, LT_ERR_NOT_FOUND,
-                   "%s: no tokenizer: expected tokenizer.json, tokenizer.model, or vocab.json with merges.txt", dir);
+    return lt_fail(
+        err, LT_ERR_NOT_FOUND,
+        "%s: no tokenizer: expected tokenizer.json, tokenizer.model, or vocab.json with merges.txt", dir);
 }
 
 enum lt_status lt_tokenizer_load(struct lt_tokenizer **tok, const char *dir, struct lt_error *err)
@@ -189,22 +192,23 @@ static enum lt_status push_id(struct lt_ids *ids, int32_t id, struct lt_error *e
 }
 
 /* Normalized text without added tokens. */
-static enum lt_status encode_plain(const struct lt_tokenizer *tok, struct lt_encoder *enc, const char *text, size_t len,
-                                   bool at_start, struct lt_ids *ids, struct lt_error *err)
+static enum lt_status encode_plain(const struct lt_tokenizer *tok, struct lt_encoder *enc, const char *text,
+                                   size_t len, bool at_start, struct lt_ids *ids, struct lt_error *err)
 {
     LT_TRY(lt_pretokenize(&tok->pre_tokenizer, enc, text, len, at_start, err));
     const char *pieces = lt_strbuf_str(&enc->pieces.text);
     for (size_t i = 0; i < enc->pieces.count; i++) {
         struct lt_piece p = enc->pieces.items[i];
         if (p.end > p.begin)
-            LT_TRY(lt_bpe_encode(&tok->bpe, &tok->vocab, pieces + p.begin, p.end - p.begin, &enc->bpe, ids, err));
+            LT_TRY(lt_bpe_encode(&tok->bpe, &tok->vocab, pieces + p.begin, p.end - p.begin, &enc->bpe, ids,
+                                 err));
     }
     return LT_OK;
 }
 
 /* Original text without the added tokens that are matched before normalization. */
-static enum lt_status encode_segment(const struct lt_tokenizer *tok, struct lt_encoder *enc, const char *text, size_t len,
-                                     bool at_start, struct lt_ids *ids, struct lt_error *err)
+static enum lt_status encode_segment(const struct lt_tokenizer *tok, struct lt_encoder *enc, const char *text,
+                                     size_t len, bool at_start, struct lt_ids *ids, struct lt_error *err)
 {
     LT_TRY(lt_normalize(&tok->normalizer, enc, text, len, &at_start, err));
     struct lt_added_pieces *pieces = &enc->normalized_pieces;
@@ -216,13 +220,14 @@ static enum lt_status encode_segment(const struct lt_tokenizer *tok, struct lt_e
         if (p.id >= 0)
             LT_TRY(push_id(ids, p.id, err));
         else
-            LT_TRY(encode_plain(tok, enc, normalized + p.begin, p.end - p.begin, at_start && p.begin == 0, ids, err));
+            LT_TRY(encode_plain(tok, enc, normalized + p.begin, p.end - p.begin, at_start && p.begin == 0,
+                                ids, err));
     }
     return LT_OK;
 }
 
-static enum lt_status encode_text(const struct lt_tokenizer *tok, struct lt_encoder *enc, const char *text, size_t len,
-                                  struct lt_ids *ids, struct lt_error *err)
+static enum lt_status encode_text(const struct lt_tokenizer *tok, struct lt_encoder *enc, const char *text,
+                                  size_t len, struct lt_ids *ids, struct lt_error *err)
 {
     enc->match_data = pcre2_match_data_create(1, NULL);
     struct lt_added_pieces *pieces = &enc->raw_pieces;
@@ -238,14 +243,16 @@ static enum lt_status encode_text(const struct lt_tokenizer *tok, struct lt_enco
     return LT_OK;
 }
 
-enum lt_status lt_tokenizer_encode(const struct lt_tokenizer *tok, const char *text, size_t len, bool add_special,
-                                   struct lt_ids *ids, struct lt_error *err)
+enum lt_status lt_tokenizer_encode(const struct lt_tokenizer *tok, const char *text, size_t len,
+                                   bool add_special, struct lt_ids *ids, struct lt_error *err)
 {
     size_t bad = 0;
     if (!lt_utf8_valid(text, len, &bad))
-        return lt_fail(err, LT_ERR_FORMAT, "the text is not valid UTF-8 at byte %llu", (unsigned long long)bad);
+        return lt_fail(err, LT_ERR_FORMAT, "the text is not valid UTF-8 at byte %llu",
+                       (unsigned long long)bad);
     if (len > INT32_MAX)
-        return lt_fail(err, LT_ERR_INVALID, "a text of %llu bytes is longer than 2 GiB; cut it", (unsigned long long)len);
+        return lt_fail(err, LT_ERR_INVALID, "a text of %llu bytes is longer than 2 GiB; cut it",
+                       (unsigned long long)len);
     struct lt_encoder enc = {0};
     enum lt_status status = LT_OK;
     for (size_t i = 0; add_special && i < tok->before.count && status == LT_OK; i++)

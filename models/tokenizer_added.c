@@ -5,8 +5,8 @@
 
 #include "core/base/alloc.h"
 
-enum lt_status lt_added_put(struct lt_tokenizer *tok, const struct lt_added_token *token, int64_t id, const char *where,
-                            struct lt_error *err)
+enum lt_status lt_added_put(struct lt_tokenizer *tok, const struct lt_added_token *token, int64_t id,
+                            const char *where, struct lt_error *err)
 {
     if (token->len == 0)
         return LT_OK; /* the library drops it as well: it could match nowhere */
@@ -15,7 +15,8 @@ enum lt_status lt_added_put(struct lt_tokenizer *tok, const struct lt_added_toke
     uint32_t flags = LT_TOKEN_ADDED | (token->special ? LT_TOKEN_SPECIAL : 0u);
     if (known >= 0) {
         if (tok->vocab.entries[known].flags & LT_TOKEN_ADDED) {
-            for (size_t i = 0; i < added->count; i++) { /* named twice: the later description is the valid one */
+            for (size_t i = 0; i < added->count;
+                 i++) { /* named twice: the later description is the valid one */
                 struct lt_added_token *old = &added->items[i];
                 if (old->id == known) {
                     char *content = old->content;
@@ -50,7 +51,8 @@ enum lt_status lt_added_put(struct lt_tokenizer *tok, const struct lt_added_toke
 }
 
 /* The library lists special tokens first; of two with the same text the first wins. */
-static enum lt_status index_some(struct lt_tokenizer *tok, struct lt_encoder *enc, bool special, struct lt_error *err)
+static enum lt_status index_some(struct lt_tokenizer *tok, struct lt_encoder *enc, bool special,
+                                 struct lt_error *err)
 {
     struct lt_added *added = &tok->added;
     for (size_t i = 0; i < added->count; i++) {
@@ -63,7 +65,8 @@ static enum lt_status index_some(struct lt_tokenizer *tok, struct lt_encoder *en
         } else {
             bool at_start = true;
             LT_TRY(lt_normalize(&tok->normalizer, enc, t->content, t->len, &at_start, err));
-            ok = lt_trie_add(&added->normalized, lt_strbuf_str(&enc->normalized), enc->normalized.len, (int32_t)i);
+            ok = lt_trie_add(&added->normalized, lt_strbuf_str(&enc->normalized), enc->normalized.len,
+                             (int32_t)i);
         }
         if (!ok)
             return lt_fail(err, LT_ERR_NOMEM, "out of memory");
@@ -111,14 +114,15 @@ static bool stands_alone(const char *text, size_t len, size_t begin, size_t end)
     return end == len || !lt_is_word(lt_utf8_next(text + end, len - end, &n));
 }
 
-enum lt_status lt_added_split(const struct lt_added *added, const struct lt_trie *trie, const char *text, size_t len,
-                              struct lt_added_pieces *pieces)
+enum lt_status lt_added_split(const struct lt_added *added, const struct lt_trie *trie, const char *text,
+                              size_t len, struct lt_added_pieces *pieces)
 {
     pieces->count = 0;
     size_t done = 0, at = 0;
     while (trie->count && at < len) {
         int32_t value = 0;
-        size_t n = trie->first[(unsigned char)text[at]] ? lt_trie_longest(trie, text + at, len - at, &value) : 0;
+        size_t n = trie->first[(unsigned char)text[at]] ? lt_trie_longest(trie, text + at, len - at, &value)
+                                                        : 0;
         if (!n) {
             at++;
             continue;

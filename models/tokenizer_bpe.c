@@ -88,7 +88,8 @@ struct word {
 static enum lt_status push_symbol(struct word *w, int32_t id)
 {
     void *items = w->s->symbols;
-    bool room = w->count < INT32_MAX && lt_reserve(&items, &w->s->symbol_cap, w->count, sizeof *w->s->symbols);
+    bool room = w->count < INT32_MAX &&
+                lt_reserve(&items, &w->s->symbol_cap, w->count, sizeof *w->s->symbols);
     w->s->symbols = items;
     if (!room)
         return lt_fail(w->err, LT_ERR_NOMEM, "out of memory");
@@ -122,8 +123,10 @@ static enum lt_status push_unknown(struct word *w, const char *text, size_t len)
         return LT_OK;
     if (bpe->unk_id < 0) {
         struct lt_json_excerpt shown;
-        return lt_fail(w->err, LT_ERR_FORMAT, "the text has a character without a token, and the tokenizer's unk_token "
-                       "\"%s\" is not in its vocabulary", lt_json_excerpt(&shown, bpe->unk_token));
+        return lt_fail(w->err, LT_ERR_FORMAT,
+                       "the text has a character without a token, and the tokenizer's unk_token "
+                       "\"%s\" is not in its vocabulary",
+                       lt_json_excerpt(&shown, bpe->unk_token));
     }
     if (!bpe->fuse_unk)
         LT_TRY(flush_unk(w));
@@ -165,7 +168,8 @@ static enum lt_status split_word(struct word *w, const char *text, size_t len)
     size_t n;
     for (size_t i = 0; i < len; i += n) {
         int32_t piece = -1;
-        size_t frozen = w->bpe->frozen.count ? lt_trie_longest(&w->bpe->frozen, text + i, len - i, &piece) : 0;
+        size_t frozen = w->bpe->frozen.count ? lt_trie_longest(&w->bpe->frozen, text + i, len - i, &piece)
+                                             : 0;
         if (frozen) {
             LT_TRY(flush_unk(w));
             LT_TRY(push_symbol(w, ~piece));
@@ -251,8 +255,9 @@ static enum lt_status merge_all(struct word *w)
     return LT_OK;
 }
 
-enum lt_status lt_bpe_encode(const struct lt_bpe *bpe, const struct lt_vocab *vocab, const char *word, size_t len,
-                             struct lt_bpe_scratch *scratch, struct lt_ids *ids, struct lt_error *err)
+enum lt_status lt_bpe_encode(const struct lt_bpe *bpe, const struct lt_vocab *vocab, const char *word,
+                             size_t len, struct lt_bpe_scratch *scratch, struct lt_ids *ids,
+                             struct lt_error *err)
 {
     if (bpe->ignore_merges) {
         int32_t id = lt_vocab_find_model(vocab, word, len);

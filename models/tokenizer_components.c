@@ -59,8 +59,8 @@ static enum lt_status add_plain(const struct parse *p, enum lt_step_kind kind)
 }
 
 /* A string that may be absent (fallback, which may be NULL: then it is required). */
-static enum lt_status get_text(const struct parse *p, const json_t *obj, const char *key, const char *fallback,
-                               const char **text)
+static enum lt_status get_text(const struct parse *p, const json_t *obj, const char *key,
+                               const char *fallback, const char **text)
 {
     *text = fallback;
     LT_TRY(lt_json_get_string(obj, key, text, p->where, p->err));
@@ -81,9 +81,11 @@ static enum lt_status set_pattern(const struct parse *p, struct lt_step *step, c
     const json_t *text = json_is_string(pattern) ? pattern : json_object_get(pattern, "String");
     const json_t *regex = json_object_get(pattern, "Regex");
     if (json_is_string(regex))
-        return lt_pattern_regex(&step->pattern, json_string_value(regex), json_string_length(regex), p->where, p->err);
+        return lt_pattern_regex(&step->pattern, json_string_value(regex), json_string_length(regex), p->where,
+                                p->err);
     if (!json_is_string(text))
-        return lt_fail(p->err, LT_ERR_FORMAT, "%s: \"pattern\" must be {\"String\": …} or {\"Regex\": …}", p->where);
+        return lt_fail(p->err, LT_ERR_FORMAT, "%s: \"pattern\" must be {\"String\": …} or {\"Regex\": …}",
+                       p->where);
     if (json_string_length(text) == 0)
         return lt_fail(p->err, LT_ERR_UNSUPPORTED, "%s: an empty pattern is not supported", p->where);
     if (lt_pattern_literal(&step->pattern, json_string_value(text), json_string_length(text)) != LT_OK)
@@ -110,13 +112,15 @@ static enum lt_status set_char(const struct parse *p, struct lt_step *step, cons
 typedef enum lt_status parse_one(const struct parse *p, const char *type, const json_t *obj);
 
 /* One component, or the members of a Sequence (list names their key). */
-static enum lt_status parse_component(const struct parse *p, const json_t *obj, const char *list, parse_one *one)
+static enum lt_status parse_component(const struct parse *p, const json_t *obj, const char *list,
+                                      parse_one *one)
 {
     if (!obj || json_is_null(obj))
         return LT_OK;
     const char *type = NULL;
     if (!json_is_object(obj))
-        return lt_fail(p->err, LT_ERR_FORMAT, "%s: must be an object, found %s", p->where, lt_json_type_name(obj));
+        return lt_fail(p->err, LT_ERR_FORMAT, "%s: must be an object, found %s", p->where,
+                       lt_json_type_name(obj));
     LT_TRY(get_text(p, obj, "type", NULL, &type));
     if (strcmp(type, "Sequence") != 0)
         return one(p, type, obj);
@@ -151,8 +155,13 @@ static enum lt_status parse_normalizer(const struct parse *p, const char *type, 
         const char *type;
         enum lt_step_kind kind;
     } plain[] = {
-        {"NFC", LT_NORM_NFC}, {"NFD", LT_NORM_NFD}, {"NFKC", LT_NORM_NFKC}, {"NFKD", LT_NORM_NFKD},
-        {"Lowercase", LT_NORM_LOWERCASE}, {"StripAccents", LT_NORM_STRIP_ACCENTS}, {"ByteLevel", LT_NORM_BYTE_LEVEL},
+        {"NFC", LT_NORM_NFC},
+        {"NFD", LT_NORM_NFD},
+        {"NFKC", LT_NORM_NFKC},
+        {"NFKD", LT_NORM_NFKD},
+        {"Lowercase", LT_NORM_LOWERCASE},
+        {"StripAccents", LT_NORM_STRIP_ACCENTS},
+        {"ByteLevel", LT_NORM_BYTE_LEVEL},
     };
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
         if (strcmp(type, plain[i].type) == 0)
@@ -179,13 +188,15 @@ static enum lt_status parse_normalizer(const struct parse *p, const char *type, 
     }
     if (strcmp(type, "Precompiled") == 0) {
         LT_TRY(get_text(p, obj, "precompiled_charsmap", "", &text));
-        return *text ? lt_fail(p->err, LT_ERR_UNSUPPORTED, "%s: a Precompiled character map is not supported", p->where)
+        return *text ? lt_fail(p->err, LT_ERR_UNSUPPORTED, "%s: a Precompiled character map is not supported",
+                               p->where)
                      : LT_OK;
     }
     return unsupported(p, type);
 }
 
-enum lt_status lt_parse_normalizer(struct lt_steps *steps, const json_t *obj, const char *where, struct lt_error *err)
+enum lt_status lt_parse_normalizer(struct lt_steps *steps, const json_t *obj, const char *where,
+                                   struct lt_error *err)
 {
     return parse_all(steps, "normalizer", obj, "normalizers", parse_normalizer, where, err);
 }
@@ -195,7 +206,8 @@ enum lt_status lt_parse_normalizer(struct lt_steps *steps, const json_t *obj, co
 static enum lt_status get_behavior(const struct parse *p, const json_t *obj, const char *fallback,
                                    enum lt_split_behavior *behavior)
 {
-    static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+    static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext",
+                                        "Contiguous"};
     const char *name;
     LT_TRY(get_text(p, obj, "behavior", fallback, &name));
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -205,7 +217,8 @@ static enum lt_status get_behavior(const struct parse *p, const json_t *obj, con
         }
     }
     struct lt_json_excerpt shown;
-    return lt_fail(p->err, LT_ERR_FORMAT, "%s: unknown behavior \"%s\"", p->where, lt_json_excerpt(&shown, name));
+    return lt_fail(p->err, LT_ERR_FORMAT, "%s: unknown behavior \"%s\"", p->where,
+                   lt_json_excerpt(&shown, name));
 }
 
 /* Metaspace of the pre-tokenizer and of the decoder; add_prefix_space and str_rep are the old spelling. */
@@ -223,8 +236,9 @@ static enum lt_status set_metaspace(const struct parse *p, struct lt_step *step,
         return lt_fail(p->err, LT_ERR_FORMAT, "%s: unknown prepend_scheme \"%s\"", p->where,
                        lt_json_excerpt(&shown, scheme));
     }
-    step->scheme = strcmp(scheme, "always") == 0 ? LT_PREPEND_ALWAYS
-                   : strcmp(scheme, "first") == 0 ? LT_PREPEND_FIRST : LT_PREPEND_NEVER;
+    step->scheme = strcmp(scheme, "always") == 0  ? LT_PREPEND_ALWAYS
+                   : strcmp(scheme, "first") == 0 ? LT_PREPEND_FIRST
+                                                  : LT_PREPEND_NEVER;
     if (!prefix)
         step->scheme = LT_PREPEND_NEVER;
     LT_TRY(set_char(p, step, "replacement", mark));
@@ -281,7 +295,8 @@ static enum lt_status parse_fixed_length(const struct parse *p, const json_t *ob
     int64_t length = 5;
     LT_TRY(lt_json_get_i64(obj, "length", &length, p->where, p->err));
     if (length < 1 || length > INT32_MAX)
-        return lt_fail(p->err, LT_ERR_FORMAT, "%s: length %lld is not a count of characters", p->where, (long long)length);
+        return lt_fail(p->err, LT_ERR_FORMAT, "%s: length %lld is not a count of characters", p->where,
+                       (long long)length);
     LT_TRY(add(p, LT_PRE_FIXED_LENGTH, &step));
     step->start = (size_t)length;
     return LT_OK;
@@ -384,7 +399,8 @@ static enum lt_status parse_decoder(const struct parse *p, const char *type, con
     return unsupported(p, type);
 }
 
-enum lt_status lt_parse_decoder(struct lt_steps *steps, const json_t *obj, const char *where, struct lt_error *err)
+enum lt_status lt_parse_decoder(struct lt_steps *steps, const json_t *obj, const char *where,
+                                struct lt_error *err)
 {
     return parse_all(steps, "decoder", obj, "decoders", parse_decoder, where, err);
 }

@@ -66,7 +66,8 @@ static enum lt_status decode_replace(struct decoding *d, const struct lt_step *s
         for (;;) {
             size_t begin, end;
             bool found;
-            LT_TRY(lt_pattern_next(&step->pattern, d->match_data, text, len, &cursor, &begin, &end, &found, d->err));
+            LT_TRY(lt_pattern_next(&step->pattern, d->match_data, text, len, &cursor, &begin, &end, &found,
+                                   d->err));
             if (!found)
                 break;
             lt_strbuf_put(&d->out->text, text + done, begin - done);
@@ -235,8 +236,9 @@ static void replace_all(struct lt_strbuf *text, size_t begin, const struct repla
 static enum lt_status decode_word_piece(struct decoding *d, const struct lt_step *step)
 {
     static const struct replacement tidy[] = {
-        {" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"}, {" n't", "n't"}, {" 'm", "'m"},
-        {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+        {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
+        {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
+        {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
     };
     for (size_t i = 0; i < d->in->count; i++) {
         size_t len;
@@ -316,12 +318,12 @@ static void join_with_spaces(const struct lt_pieces *tokens, struct lt_strbuf *o
     }
 }
 
-enum lt_status lt_tokenizer_decode(const struct lt_tokenizer *tok, const int32_t *ids, size_t n, bool skip_special,
-                                   struct lt_strbuf *text, struct lt_error *err)
+enum lt_status lt_tokenizer_decode(const struct lt_tokenizer *tok, const int32_t *ids, size_t n,
+                                   bool skip_special, struct lt_strbuf *text, struct lt_error *err)
 {
     /* transformers' clean_up_tokenization */
     static const struct replacement tidy[] = {
-        {" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"},
+        {" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
         {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
     };
     struct lt_pieces tokens = {0};

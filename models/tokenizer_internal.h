@@ -39,9 +39,10 @@ struct lt_vocab {
 /* LT_ERR_FORMAT when the text or the id is taken by another token, or the id is out of range. */
 enum lt_status lt_vocab_add(struct lt_vocab *v, const char *text, size_t len, int64_t id, uint32_t flags,
                             const char *where, struct lt_error *err) LT_MUST_USE;
-int32_t lt_vocab_find(const struct lt_vocab *v, const char *text, size_t len);       /* -1: none */
-int32_t lt_vocab_find_model(const struct lt_vocab *v, const char *text, size_t len); /* BPE's own tokens only */
-const char *lt_vocab_text(const struct lt_vocab *v, int32_t id, size_t *len);        /* NULL: unused */
+int32_t lt_vocab_find(const struct lt_vocab *v, const char *text, size_t len); /* -1: none */
+int32_t lt_vocab_find_model(const struct lt_vocab *v, const char *text,
+                            size_t len);                                      /* BPE's own tokens only */
+const char *lt_vocab_text(const struct lt_vocab *v, int32_t id, size_t *len); /* NULL: unused */
 uint32_t lt_vocab_flags(const struct lt_vocab *v, int32_t id);
 void lt_vocab_deinit(struct lt_vocab *v);
 
@@ -82,45 +83,73 @@ enum lt_status lt_pattern_regex(struct lt_pattern *p, const char *regex, size_t 
                                 struct lt_error *err) LT_MUST_USE;
 enum lt_status lt_pattern_literal(struct lt_pattern *p, const char *text, size_t len) LT_MUST_USE;
 void lt_pattern_deinit(struct lt_pattern *p);
-/* Next match [*begin, *end) of subject; *found false when there is none.  data: pcre2 match data of the caller. */
-enum lt_status lt_pattern_next(const struct lt_pattern *p, pcre2_match_data *data, const char *subject, size_t len,
-                               struct lt_match_cursor *cursor, size_t *begin, size_t *end, bool *found,
-                               struct lt_error *err) LT_MUST_USE;
+/* Next match [*begin, *end) of subject; *found false when there is none.  data belongs to the caller. */
+enum lt_status lt_pattern_next(const struct lt_pattern *p, pcre2_match_data *data, const char *subject,
+                               size_t len, struct lt_match_cursor *cursor, size_t *begin, size_t *end,
+                               bool *found, struct lt_error *err) LT_MUST_USE;
 
 /* ---- steps ---- */
 enum lt_step_kind {
     /* normalizers */
-    LT_NORM_NFC, LT_NORM_NFD, LT_NORM_NFKC, LT_NORM_NFKD, LT_NORM_LOWERCASE, LT_NORM_STRIP_ACCENTS,
-    LT_NORM_STRIP, LT_NORM_PREPEND, LT_NORM_REPLACE, LT_NORM_BYTE_LEVEL, LT_NORM_SPM,
+    LT_NORM_NFC,
+    LT_NORM_NFD,
+    LT_NORM_NFKC,
+    LT_NORM_NFKD,
+    LT_NORM_LOWERCASE,
+    LT_NORM_STRIP_ACCENTS,
+    LT_NORM_STRIP,
+    LT_NORM_PREPEND,
+    LT_NORM_REPLACE,
+    LT_NORM_BYTE_LEVEL,
+    LT_NORM_SPM,
     /* pre-tokenizers */
-    LT_PRE_SPLIT, LT_PRE_BYTE_LEVEL, LT_PRE_METASPACE, LT_PRE_DIGITS, LT_PRE_PUNCTUATION, LT_PRE_WHITESPACE,
+    LT_PRE_SPLIT,
+    LT_PRE_BYTE_LEVEL,
+    LT_PRE_METASPACE,
+    LT_PRE_DIGITS,
+    LT_PRE_PUNCTUATION,
+    LT_PRE_WHITESPACE,
     LT_PRE_FIXED_LENGTH,
     /* decoders */
-    LT_DEC_BYTE_LEVEL, LT_DEC_REPLACE, LT_DEC_BYTE_FALLBACK, LT_DEC_FUSE, LT_DEC_STRIP, LT_DEC_METASPACE,
-    LT_DEC_BPE, LT_DEC_WORD_PIECE
+    LT_DEC_BYTE_LEVEL,
+    LT_DEC_REPLACE,
+    LT_DEC_BYTE_FALLBACK,
+    LT_DEC_FUSE,
+    LT_DEC_STRIP,
+    LT_DEC_METASPACE,
+    LT_DEC_BPE,
+    LT_DEC_WORD_PIECE
 };
 
 enum lt_split_behavior {
-    LT_SPLIT_REMOVED, LT_SPLIT_ISOLATED, LT_SPLIT_MERGED_WITH_PREVIOUS, LT_SPLIT_MERGED_WITH_NEXT, LT_SPLIT_CONTIGUOUS
+    LT_SPLIT_REMOVED,
+    LT_SPLIT_ISOLATED,
+    LT_SPLIT_MERGED_WITH_PREVIOUS,
+    LT_SPLIT_MERGED_WITH_NEXT,
+    LT_SPLIT_CONTIGUOUS
 };
 
 enum lt_prepend_scheme { LT_PREPEND_ALWAYS, LT_PREPEND_FIRST, LT_PREPEND_NEVER };
 
 struct lt_step {
     enum lt_step_kind kind;
-    struct lt_pattern pattern;       /* NORM_REPLACE, PRE_SPLIT, PRE_BYTE_LEVEL, PRE_METASPACE (the mark), DEC_REPLACE */
-    char *text;                      /* what is prepended or put instead; Metaspace mark; DEC_STRIP character;
-                                        DEC_BPE suffix; DEC_WORD_PIECE prefix */
+    /* NORM_REPLACE, PRE_SPLIT, PRE_BYTE_LEVEL, DEC_REPLACE; the mark of PRE_METASPACE */
+    struct lt_pattern pattern;
+    /* What is prepended or put instead; Metaspace's mark; DEC_STRIP's character; DEC_BPE's suffix;
+     * DEC_WORD_PIECE's prefix */
+    char *text;
     size_t text_len;
     bool left, right;                /* NORM_STRIP */
     enum lt_split_behavior behavior; /* PRE_SPLIT, PRE_PUNCTUATION */
     bool invert;                     /* PRE_SPLIT */
-    bool add_prefix_space, split;    /* PRE_BYTE_LEVEL (split: use the pattern), PRE_METASPACE */
+    bool add_prefix_space;           /* PRE_BYTE_LEVEL */
+    bool split;                      /* PRE_BYTE_LEVEL: by the pattern; PRE_METASPACE: at the marks */
     enum lt_prepend_scheme scheme;   /* PRE_METASPACE, DEC_METASPACE, NORM_SPM */
     bool individual;                 /* PRE_DIGITS */
-    size_t start, stop;              /* DEC_STRIP counts; PRE_FIXED_LENGTH: start characters */
+    size_t start, stop;              /* DEC_STRIP: copies; PRE_FIXED_LENGTH: start characters */
     bool cleanup;                    /* DEC_WORD_PIECE */
-    bool collapse, escape, suffix;   /* NORM_SPM: remove_extra_whitespaces, escape_whitespaces, treat_whitespace_as_suffix */
+    /* NORM_SPM: remove_extra_whitespaces, escape_whitespaces, treat_whitespace_as_suffix */
+    bool collapse, escape, suffix;
 };
 
 struct lt_steps {
@@ -177,8 +206,9 @@ enum lt_status lt_bpe_reserve_pairs(struct lt_bpe *bpe, size_t n) LT_MUST_USE;
 void lt_bpe_put_pair(struct lt_bpe *bpe, int32_t left, int32_t right, uint32_t rank, int32_t id);
 /* Fills byte_ids and char_ids once the vocabulary is complete. */
 void lt_bpe_index(struct lt_bpe *bpe, const struct lt_vocab *vocab);
-enum lt_status lt_bpe_encode(const struct lt_bpe *bpe, const struct lt_vocab *vocab, const char *word, size_t len,
-                             struct lt_bpe_scratch *scratch, struct lt_ids *ids, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_bpe_encode(const struct lt_bpe *bpe, const struct lt_vocab *vocab, const char *word,
+                             size_t len, struct lt_bpe_scratch *scratch, struct lt_ids *ids,
+                             struct lt_error *err) LT_MUST_USE;
 void lt_bpe_deinit(struct lt_bpe *bpe);
 void lt_bpe_scratch_deinit(struct lt_bpe_scratch *scratch);
 
@@ -208,13 +238,13 @@ struct lt_added_pieces {
 
 /* Takes the token into the vocabulary and the list; its id when it has none yet (id < 0) is the next free
  * one.  Content that is already a token keeps that token's id. */
-enum lt_status lt_added_put(struct lt_tokenizer *tok, const struct lt_added_token *token, int64_t id, const char *where,
-                            struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_added_put(struct lt_tokenizer *tok, const struct lt_added_token *token, int64_t id,
+                            const char *where, struct lt_error *err) LT_MUST_USE;
 /* Builds the tries; needs the normalizer. */
 enum lt_status lt_added_index(struct lt_tokenizer *tok, struct lt_error *err) LT_MUST_USE;
 /* Cuts text at the tokens of one trie. */
-enum lt_status lt_added_split(const struct lt_added *added, const struct lt_trie *trie, const char *text, size_t len,
-                              struct lt_added_pieces *pieces) LT_MUST_USE;
+enum lt_status lt_added_split(const struct lt_added *added, const struct lt_trie *trie, const char *text,
+                              size_t len, struct lt_added_pieces *pieces) LT_MUST_USE;
 void lt_added_deinit(struct lt_added *added);
 
 /* ---- text stages ---- */
@@ -247,11 +277,11 @@ struct lt_encoder {
 
 /* enc->normalized = text through the steps.  *at_start is whether text begins the original, and after the
  * call whether the result still does (Strip may cut its head off). */
-enum lt_status lt_normalize(const struct lt_steps *steps, struct lt_encoder *enc, const char *text, size_t len,
-                            bool *at_start, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_normalize(const struct lt_steps *steps, struct lt_encoder *enc, const char *text,
+                            size_t len, bool *at_start, struct lt_error *err) LT_MUST_USE;
 /* enc->pieces = text through the steps. */
-enum lt_status lt_pretokenize(const struct lt_steps *steps, struct lt_encoder *enc, const char *text, size_t len,
-                              bool at_start, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_pretokenize(const struct lt_steps *steps, struct lt_encoder *enc, const char *text,
+                              size_t len, bool at_start, struct lt_error *err) LT_MUST_USE;
 /* tokens: pieces over their text; the decoded text is appended to out. */
 enum lt_status lt_decode_steps(const struct lt_steps *steps, struct lt_pieces *tokens, struct lt_strbuf *out,
                                struct lt_error *err) LT_MUST_USE;
@@ -262,11 +292,11 @@ void lt_pieces_deinit(struct lt_pieces *p);
 /* ---- Unicode helpers (tokenizer_unicode.c) ---- */
 /* Code point at text, valid UTF-8, len > 0; *size is its bytes. */
 int32_t lt_utf8_next(const char *text, size_t len, size_t *size);
-size_t lt_utf8_last(const char *text, size_t len); /* bytes of the last character, len > 0 */
-bool lt_is_space(int32_t c);                       /* Unicode White_Space */
-bool lt_is_numeric(int32_t c);                     /* categories Nd, Nl, No */
-bool lt_is_punctuation(int32_t c);                 /* ASCII punctuation and categories P* */
-bool lt_is_word(int32_t c);                        /* \w of the regex crate */
+size_t lt_utf8_last(const char *text, size_t len);               /* bytes of the last character, len > 0 */
+bool lt_is_space(int32_t c);                                     /* Unicode White_Space */
+bool lt_is_numeric(int32_t c);                                   /* categories Nd, Nl, No */
+bool lt_is_punctuation(int32_t c);                               /* ASCII punctuation and categories P* */
+bool lt_is_word(int32_t c);                                      /* \w of the regex crate */
 void lt_put_byte_char(struct lt_strbuf *sb, unsigned char byte); /* GPT-2's visible character of a byte */
 int lt_byte_of_char(int32_t c);                                  /* its inverse; -1: none */
 /* Appends bytes, each maximal invalid part as U+FFFD (Unicode 3.9, as Rust and Python do). */
@@ -288,8 +318,10 @@ struct lt_tokenizer {
 extern const char lt_gpt2_regex[], lt_qwen_regex[];
 
 /* Each fills a zeroed tokenizer from one source. */
-enum lt_status lt_tokenizer_parse_json(struct lt_tokenizer *tok, const char *path, struct lt_error *err) LT_MUST_USE;
-enum lt_status lt_tokenizer_parse_spm(struct lt_tokenizer *tok, const char *path, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_tokenizer_parse_json(struct lt_tokenizer *tok, const char *path, struct lt_error *err)
+    LT_MUST_USE;
+enum lt_status lt_tokenizer_parse_spm(struct lt_tokenizer *tok, const char *path, struct lt_error *err)
+    LT_MUST_USE;
 /* Post-processor object of tokenizer.json (tokenizer_postprocess.c). */
 enum lt_status lt_parse_post_processor(struct lt_tokenizer *tok, const json_t *obj, const char *where,
                                        struct lt_error *err) LT_MUST_USE;
@@ -309,11 +341,13 @@ enum lt_source { LT_SOURCE_JSON, LT_SOURCE_SPM, LT_SOURCE_PAIR };
 enum lt_status lt_tokenizer_read_side_files(struct lt_tokenizer *tok, const char *dir, enum lt_source source,
                                             struct lt_error *err) LT_MUST_USE;
 /* vocab.json and merges.txt (tokenizer_pair.c). */
-enum lt_status lt_tokenizer_parse_pair(struct lt_tokenizer *tok, const char *dir, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_tokenizer_parse_pair(struct lt_tokenizer *tok, const char *dir, struct lt_error *err)
+    LT_MUST_USE;
 /* One legacy merge "left right" with this rank. */
-enum lt_status lt_tokenizer_put_merge(struct lt_tokenizer *tok, const char *left, size_t left_len, const char *right,
-                                      size_t right_len, uint32_t rank, struct lt_strbuf *scratch, const char *where,
-                                      struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_tokenizer_put_merge(struct lt_tokenizer *tok, const char *left, size_t left_len,
+                                      const char *right, size_t right_len, uint32_t rank,
+                                      struct lt_strbuf *scratch, const char *where, struct lt_error *err)
+    LT_MUST_USE;
 
 /* Sentence for a failed allocation while handling this file. */
 enum lt_status lt_tokenizer_nomem(const char *where, struct lt_error *err);

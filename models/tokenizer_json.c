@@ -17,31 +17,36 @@ static enum lt_status copy_string(const json_t *obj, const char *key, char **out
     return *out ? LT_OK : lt_tokenizer_nomem(where, err);
 }
 
-static enum lt_status parse_vocab(struct lt_tokenizer *tok, json_t *vocab, const char *where, struct lt_error *err)
+static enum lt_status parse_vocab(struct lt_tokenizer *tok, json_t *vocab, const char *where,
+                                  struct lt_error *err)
 {
     if (!json_is_object(vocab))
-        return lt_fail(err, LT_ERR_FORMAT, "%s: model.vocab must be an object, found %s", where, lt_json_type_name(vocab));
+        return lt_fail(err, LT_ERR_FORMAT, "%s: model.vocab must be an object, found %s", where,
+                       lt_json_type_name(vocab));
     const char *token;
     json_t *id;
     json_object_foreach(vocab, token, id)
     {
         if (!json_is_integer(id)) {
             struct lt_json_excerpt shown;
-            return lt_fail(err, LT_ERR_FORMAT, "%s: model.vocab: the id of \"%s\" must be an integer, found %s", where,
+            return lt_fail(err, LT_ERR_FORMAT,
+                           "%s: model.vocab: the id of \"%s\" must be an integer, found %s", where,
                            lt_json_excerpt(&shown, token), lt_json_type_name(id));
         }
-        LT_TRY(lt_vocab_add(&tok->vocab, token, strlen(token), (int64_t)json_integer_value(id), LT_TOKEN_MODEL, where, err));
+        LT_TRY(lt_vocab_add(&tok->vocab, token, strlen(token), (int64_t)json_integer_value(id),
+                            LT_TOKEN_MODEL, where, err));
     }
     return LT_OK;
 }
 
-enum lt_status lt_tokenizer_put_merge(struct lt_tokenizer *tok, const char *left, size_t left_len, const char *right,
-                                      size_t right_len, uint32_t rank, struct lt_strbuf *scratch, const char *where,
-                                      struct lt_error *err)
+enum lt_status lt_tokenizer_put_merge(struct lt_tokenizer *tok, const char *left, size_t left_len,
+                                      const char *right, size_t right_len, uint32_t rank,
+                                      struct lt_strbuf *scratch, const char *where, struct lt_error *err)
 {
     const struct lt_vocab *vocab = &tok->vocab;
     size_t skip = tok->bpe.prefix ? strlen(tok->bpe.prefix) : 0;
-    int32_t l = lt_vocab_find_model(vocab, left, left_len), r = lt_vocab_find_model(vocab, right, right_len), id = -1;
+    int32_t l = lt_vocab_find_model(vocab, left, left_len), r = lt_vocab_find_model(vocab, right, right_len),
+            id = -1;
     if (l >= 0 && r >= 0 && right_len >= skip) {
         lt_strbuf_clear(scratch);
         lt_strbuf_put(scratch, left, left_len);
@@ -56,8 +61,9 @@ enum lt_status lt_tokenizer_put_merge(struct lt_tokenizer *tok, const char *left
         lt_strbuf_putc(scratch, ' ');
         lt_strbuf_put(scratch, right, right_len);
         struct lt_json_excerpt shown;
-        return lt_fail(err, LT_ERR_FORMAT, "%s: merge %u (\"%s\") names a token that is not in the vocabulary", where,
-                       (unsigned)rank, lt_json_excerpt(&shown, lt_strbuf_ok(scratch) ? lt_strbuf_str(scratch) : ""));
+        return lt_fail(
+            err, LT_ERR_FORMAT, "%s: merge %u (\"%s\") names a token that is not in the vocabulary", where,
+            (unsigned)rank, lt_json_excerpt(&shown, lt_strbuf_ok(scratch) ? lt_strbuf_str(scratch) : ""));
     }
     lt_bpe_put_pair(&tok->bpe, l, r, rank, id);
     return LT_OK;
@@ -65,13 +71,14 @@ enum lt_status lt_tokenizer_put_merge(struct lt_tokenizer *tok, const char *left
 
 static enum lt_status bad_merge(const char *where, size_t i, struct lt_error *err)
 {
-    return lt_fail(err, LT_ERR_FORMAT, "%s: model.merges: entry %llu must be two tokens, as [\"a\", \"b\"] or \"a b\"", where,
+    return lt_fail(err, LT_ERR_FORMAT,
+                   "%s: model.merges: entry %llu must be two tokens, as [\"a\", \"b\"] or \"a b\"", where,
                    (unsigned long long)i);
 }
 
 /* ["a", "b"], or the older "a b" with exactly one space. */
-static enum lt_status parse_merge(struct lt_tokenizer *tok, const json_t *entry, size_t i, struct lt_strbuf *scratch,
-                                  const char *where, struct lt_error *err)
+static enum lt_status parse_merge(struct lt_tokenizer *tok, const json_t *entry, size_t i,
+                                  struct lt_strbuf *scratch, const char *where, struct lt_error *err)
 {
     if (json_is_array(entry) && json_array_size(entry) == 2) {
         const json_t *a = json_array_get(entry, 0), *b = json_array_get(entry, 1);
@@ -88,14 +95,16 @@ static enum lt_status parse_merge(struct lt_tokenizer *tok, const json_t *entry,
     if (!space || memchr(space + 1, ' ', len - (size_t)(space + 1 - text)))
         return bad_merge(where, i, err);
     size_t left = (size_t)(space - text);
-    return lt_tokenizer_put_merge(tok, text, left, space + 1, len - left - 1, (uint32_t)i, scratch, where, err);
+    return lt_tokenizer_put_merge(tok, text, left, space + 1, len - left - 1, (uint32_t)i, scratch, where,
+                                  err);
 }
 
 static enum lt_status parse_merges(struct lt_tokenizer *tok, const json_t *merges, const char *where,
                                    struct lt_error *err)
 {
     if (!json_is_array(merges))
-        return lt_fail(err, LT_ERR_FORMAT, "%s: model.merges must be a list, found %s", where, lt_json_type_name(merges));
+        return lt_fail(err, LT_ERR_FORMAT, "%s: model.merges must be a list, found %s", where,
+                       lt_json_type_name(merges));
     size_t n = json_array_size(merges);
     if (n > UINT32_MAX || lt_bpe_reserve_pairs(&tok->bpe, n) != LT_OK)
         return lt_tokenizer_nomem(where, err);
@@ -121,21 +130,24 @@ static enum lt_status check_model_type(const json_t *model, const char *where, s
     if (type && strcmp(type, "BPE") == 0)
         return LT_OK;
     struct lt_json_excerpt shown;
-    return lt_fail(err, LT_ERR_UNSUPPORTED, "%s: a tokenizer model of type \"%s\" is not supported; only BPE is", where,
+    return lt_fail(err, LT_ERR_UNSUPPORTED,
+                   "%s: a tokenizer model of type \"%s\" is not supported; only BPE is", where,
                    lt_json_excerpt(&shown, type ? type : "(none)"));
 }
 
-static enum lt_status parse_model(struct lt_tokenizer *tok, const json_t *model, const char *where, struct lt_error *err)
+static enum lt_status parse_model(struct lt_tokenizer *tok, const json_t *model, const char *where,
+                                  struct lt_error *err)
 {
     struct lt_bpe *bpe = &tok->bpe;
     if (!json_is_object(model))
-        return lt_fail(err, LT_ERR_FORMAT, "%s: model must be an object, found %s", where, lt_json_type_name(model));
+        return lt_fail(err, LT_ERR_FORMAT, "%s: model must be an object, found %s", where,
+                       lt_json_type_name(model));
     LT_TRY(check_model_type(model, where, err));
     double dropout = 0;
     LT_TRY(lt_json_get_double(model, "dropout", &dropout, where, err));
     if (dropout > 0 || dropout < 0)
-        return lt_fail(err, LT_ERR_UNSUPPORTED, "%s: BPE dropout %g is not supported; set model.dropout to null", where,
-                       dropout);
+        return lt_fail(err, LT_ERR_UNSUPPORTED,
+                       "%s: BPE dropout %g is not supported; set model.dropout to null", where, dropout);
     LT_TRY(lt_json_get_bool(model, "fuse_unk", &bpe->fuse_unk, where, err));
     LT_TRY(lt_json_get_bool(model, "byte_fallback", &bpe->byte_fallback, where, err));
     LT_TRY(lt_json_get_bool(model, "ignore_merges", &bpe->ignore_merges, where, err));
@@ -144,7 +156,8 @@ static enum lt_status parse_model(struct lt_tokenizer *tok, const json_t *model,
     LT_TRY(copy_string(model, "end_of_word_suffix", &bpe->suffix, where, err));
     LT_TRY(parse_vocab(tok, json_object_get(model, "vocab"), where, err));
     LT_TRY(parse_merges(tok, json_object_get(model, "merges"), where, err));
-    bpe->unk_id = bpe->unk_token ? lt_vocab_find_model(&tok->vocab, bpe->unk_token, strlen(bpe->unk_token)) : -1;
+    bpe->unk_id = bpe->unk_token ? lt_vocab_find_model(&tok->vocab, bpe->unk_token, strlen(bpe->unk_token))
+                                 : -1;
     tok->unk = bpe->unk_id;
     lt_bpe_index(bpe, &tok->vocab);
     return LT_OK;
@@ -173,7 +186,8 @@ static enum lt_status parse_added_tokens(struct lt_tokenizer *tok, const json_t 
     if (!list || json_is_null(list))
         return LT_OK;
     if (!json_is_array(list))
-        return lt_fail(err, LT_ERR_FORMAT, "%s: added_tokens must be a list, found %s", where, lt_json_type_name(list));
+        return lt_fail(err, LT_ERR_FORMAT, "%s: added_tokens must be a list, found %s", where,
+                       lt_json_type_name(list));
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *entry = json_array_get(list, i);
         struct lt_added_token token;
@@ -185,7 +199,8 @@ static enum lt_status parse_added_tokens(struct lt_tokenizer *tok, const json_t 
     return LT_OK;
 }
 
-static enum lt_status parse_root(struct lt_tokenizer *tok, const json_t *root, const char *path, struct lt_error *err)
+static enum lt_status parse_root(struct lt_tokenizer *tok, const json_t *root, const char *path,
+                                 struct lt_error *err)
 {
     if (!json_is_object(root))
         return lt_fail(err, LT_ERR_FORMAT, "%s: must be an object, found %s", path, lt_json_type_name(root));

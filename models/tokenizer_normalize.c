@@ -36,7 +36,8 @@ static bool normalize_form(struct lt_strbuf *out, enum lt_step_kind kind, struct
     if (kind == LT_NORM_NFKC || kind == LT_NORM_NFKD)
         options |= UTF8PROC_COMPAT;
     const utf8proc_uint8_t *data = (const utf8proc_uint8_t *)in.data;
-    utf8proc_ssize_t n = utf8proc_decompose(data, (utf8proc_ssize_t)in.len, NULL, 0, (utf8proc_option_t)options);
+    utf8proc_ssize_t n =
+        utf8proc_decompose(data, (utf8proc_ssize_t)in.len, NULL, 0, (utf8proc_option_t)options);
     if (n < 0)
         return false;
     utf8proc_int32_t *points = lt_alloc_array((size_t)n + 1, sizeof *points);
@@ -97,7 +98,8 @@ static enum lt_status replace(struct lt_strbuf *out, const struct lt_step *step,
     for (;;) {
         size_t begin, end;
         bool found;
-        LT_TRY(lt_pattern_next(&step->pattern, enc->match_data, in.data, in.len, &cursor, &begin, &end, &found, err));
+        LT_TRY(lt_pattern_next(&step->pattern, enc->match_data, in.data, in.len, &cursor, &begin, &end,
+                               &found, err));
         if (!found)
             break;
         if (begin == 0 && end > 0 && step->text_len == 0)
@@ -111,7 +113,8 @@ static enum lt_status replace(struct lt_strbuf *out, const struct lt_step *step,
 }
 
 /* SentencePiece's normalizer with an empty character map: spaces only (normalizer.cc, Normalize). */
-static void sentence_piece(struct lt_strbuf *out, const struct lt_step *step, struct text_view in, bool at_start)
+static void sentence_piece(struct lt_strbuf *out, const struct lt_step *step, struct text_view in,
+                           bool at_start)
 {
     size_t begin = 0, end = in.len;
     if (step->collapse) {
@@ -173,8 +176,8 @@ static enum lt_status apply(struct lt_strbuf *out, const struct lt_step *step, s
     }
 }
 
-enum lt_status lt_normalize(const struct lt_steps *steps, struct lt_encoder *enc, const char *text, size_t len,
-                            bool *at_start, struct lt_error *err)
+enum lt_status lt_normalize(const struct lt_steps *steps, struct lt_encoder *enc, const char *text,
+                            size_t len, bool *at_start, struct lt_error *err)
 {
     lt_strbuf_clear(&enc->normalized);
     if (steps->count == 0)

@@ -58,7 +58,8 @@ static enum lt_status parse_merges(struct pair *p, const char *text, size_t size
     const char *line;
     size_t len, at = 0, count = 0, bad;
     if (!lt_utf8_valid(text, size, &bad))
-        return lt_fail(p->err, LT_ERR_FORMAT, "%s: not UTF-8 at byte %llu", p->merges, (unsigned long long)bad);
+        return lt_fail(p->err, LT_ERR_FORMAT, "%s: not UTF-8 at byte %llu", p->merges,
+                       (unsigned long long)bad);
     while (next_line(text, size, &at, &line, &len))
         count += is_merge_line(line, len);
     if (count > UINT32_MAX || lt_bpe_reserve_pairs(&p->tok->bpe, count) != LT_OK)
@@ -72,9 +73,10 @@ static enum lt_status parse_merges(struct pair *p, const char *text, size_t size
         const char *space = memchr(line, ' ', len);
         size_t left = space ? (size_t)(space - line) : 0;
         if (!space || memchr(space + 1, ' ', len - left - 1))
-            return lt_fail(p->err, LT_ERR_FORMAT, "%s:%llu: a merge must be two tokens with one space between", p->merges,
-                           number);
-        LT_TRY(lt_tokenizer_put_merge(p->tok, line, left, space + 1, len - left - 1, rank++, scratch, p->merges, p->err));
+            return lt_fail(p->err, LT_ERR_FORMAT,
+                           "%s:%llu: a merge must be two tokens with one space between", p->merges, number);
+        LT_TRY(lt_tokenizer_put_merge(p->tok, line, left, space + 1, len - left - 1, rank++, scratch,
+                                      p->merges, p->err));
     }
     return LT_OK;
 }
@@ -134,7 +136,8 @@ static enum lt_status add_default_special(struct pair *p, bool qwen)
     int32_t id = lt_vocab_find(&tok->vocab, text, sizeof text - 1);
     if (id < 0)
         return LT_OK;
-    struct lt_added_token token = {.content = (char *)(uintptr_t)text, .len = sizeof text - 1, .special = true};
+    struct lt_added_token token = {
+        .content = (char *)(uintptr_t)text, .len = sizeof text - 1, .special = true};
     tok->eos = tok->unk = id;
     if (!qwen)
         tok->bos = id;
@@ -144,7 +147,10 @@ static enum lt_status add_default_special(struct pair *p, bool qwen)
 static enum lt_status configure(struct pair *p, const json_t *config)
 {
     static const char *const known[] = {
-        "GPT2Tokenizer", "GPT2TokenizerFast", "Qwen2Tokenizer", "Qwen2TokenizerFast",
+        "GPT2Tokenizer",
+        "GPT2TokenizerFast",
+        "Qwen2Tokenizer",
+        "Qwen2TokenizerFast",
     };
     const char *class_name = "GPT2Tokenizer";
     bool add_prefix_space = false, found = false;
@@ -155,8 +161,9 @@ static enum lt_status configure(struct pair *p, const json_t *config)
     if (!found) {
         struct lt_json_excerpt shown;
         return lt_fail(p->err, LT_ERR_UNSUPPORTED,
-                       "%s: tokenizer_class \"%s\" cannot be built from vocab.json and merges.txt; add the tokenizer.json "
-                       "of the model", p->config, lt_json_excerpt(&shown, class_name));
+                       "%s: tokenizer_class \"%s\" cannot be built from vocab.json and merges.txt; add the "
+                       "tokenizer.json of the model",
+                       p->config, lt_json_excerpt(&shown, class_name));
     }
     bool qwen = strncmp(class_name, "Qwen2", 5) == 0;
     LT_TRY(add_pipeline(p, qwen, add_prefix_space));
@@ -182,8 +189,11 @@ static enum lt_status read_pair(struct pair *p)
 enum lt_status lt_tokenizer_parse_pair(struct lt_tokenizer *tok, const char *dir, struct lt_error *err)
 {
     struct pair p = {
-        tok, lt_path_join(dir, "vocab.json"), lt_path_join(dir, "merges.txt"),
-        lt_path_join(dir, "tokenizer_config.json"), err,
+        tok,
+        lt_path_join(dir, "vocab.json"),
+        lt_path_join(dir, "merges.txt"),
+        lt_path_join(dir, "tokenizer_config.json"),
+        err,
     };
     enum lt_status status = read_pair(&p);
     lt_free(p.vocab);

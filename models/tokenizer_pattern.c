@@ -1,5 +1,7 @@
 /* Regular expressions of tokenizer.json are Oniguruma's.  They run on PCRE2 with UTF and UCP after a
- * translation of what the two read differently; what cannot be translated is refused. */
+ * translation of what the two read differently; what cannot be translated is refused.  Checked over all
+ * code points against the library: the classes differ only in characters that are newer than the Unicode
+ * version of the installed PCRE2 (14 in 10.42). */
 #include "models/tokenizer_internal.h"
 
 #include <string.h>
@@ -9,7 +11,26 @@
 /* Backtracking a pre-token needs is small; a pattern that exceeds this is broken or hostile. */
 enum { MATCH_LIMIT = 20000000, HEAP_LIMIT_KIB = 262144 };
 
-static const char word_class[] = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
+/* Oniguruma's \w.  Outside a class it uses a table for Latin-1, which also has the superscript digits and
+ * the fractions. */
+#define WORD_CLASS "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORD_ALONE WORD_CLASS "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
+
+/* POSIX classes by their Unicode definition; NULL: PCRE2 reads them the same way. */
+static const struct posix_class {
+    const char *name, *members;
+} posix_classes[] = {
+    {"alpha", "\\p{Alphabetic}"},
+    {"alnum", "\\p{Alphabetic}\\p{Nd}"},
+    {"punct", "\\p{P}\\p{S}"},
+    {"space", "\\p{White_Space}"},
+    {"upper", "\\p{Uppercase}"},
+    {"lower", "\\p{Lowercase}"},
+    {"word", WORD_CLASS},
+    {"digit", NULL},
+    {"xdigit", NULL},
+    {"cntrl", NULL},
+};
 
 struct translation {
     const char *regex;
@@ -23,8 +44,9 @@ struct translation {
 static enum lt_status refuse(struct translation *t, const char *what)
 {
     struct lt_json_excerpt shown;
-    return lt_fail(t->err, LT_ERR_UNSUPPORTED, "%s: the regular expression \"%s\" uses %s, which is not supported",
-                   t->where, lt_json_excerpt(&shown, t->regex), what);
+    return lt_fail(t->err, LT_ERR_UNSUPPORTED,
+                   "%s: the regular expression \"%s\" uses %s, which is not supported", t->where,
+                   lt_json_excerpt(&shown, t->regex), what);
 }
 
 static bool starts(const struct translation *t, const char *s)
@@ -45,6 +67,45 @@ static void put_class(struct translation *t, const char *members, bool negated)
     lt_strbuf_putc(&t->out, ']');
 }
 
+/* PCRE2 takes a script's name for its Script_Extensions, Oniguruma for its Script ("sc:" in PCRE2). */
+static bool is_script(const char *name, size_t len)
+{
+    char regex[64];
+    int code;
+    PCRE2_SIZE offset;
+    int n = lt_snprintf(regex, sizeof regex, "\\p{sc:%.*s}", (int)len, name);
+    if (len > 40 || n < 0 || (size_t)n >= sizeof regex)
+        return false;
+    pcre2_code *script = pcre2_compile((PCRE2_SPTR)regex, (size_t)n, PCRE2_UTF, &code, &offset, NULL);
+    pcre2_code_free(script);
+    return script != NULL;
+}
+
+/* \p{Name}, \p{^Name}, \P{Name}; t->at is at the brace. */
+static enum lt_status translate_property(struct translation *t, char letter)
+{
+    const char *open = t->regex + t->at;
+    const char *close = t->at < t->len ? memchr(open, '}', t->len - t->at) : NULL;
+    if (!close || *open != '{')
+        return refuse(t, "\\p without braces");
+    const char *name = open + 1;
+    lt_strbuf_putc(&t->out, '\\');
+    lt_strbuf_putc(&t->out, letter);
+    lt_strbuf_putc(&t->out, '{');
+    if (*name == '^') {
+        lt_strbuf_putc(&t->out, '^');
+        name++;
+    }
+    size_t len = (size_t)(close - name);
+    bool punct = len == 5 && memcmp(name, "Punct", 5) == 0; /* the category, not the POSIX class */
+    if (!punct && is_script(name, len))
+        lt_strbuf_puts(&t->out, "sc:");
+    lt_strbuf_put(&t->out, name, punct ? 1 : len);
+    lt_strbuf_putc(&t->out, '}');
+    t->at = (size_t)(close - t->regex) + 1;
+    return LT_OK;
+}
+
 /* t->at is behind the backslash. */
 static enum lt_status translate_escape(struct translation *t)
 {
@@ -60,12 +121,12 @@ static enum lt_status translate_escape(struct translation *t)
         lt_strbuf_puts(&t->out, "\\P{White_Space}");
         return LT_OK;
     case 'w':
-        put_class(t, word_class, false);
+        put_class(t, t->in_class ? WORD_CLASS : WORD_ALONE, false);
         return LT_OK;
     case 'W':
         if (t->in_class)
             return refuse(t, "\\W inside a class");
-        put_class(t, word_class, true);
+        put_class(t, WORD_ALONE, true);
         return LT_OK;
     case 'h': /* hexadecimal digit */
         put_class(t, "0-9A-Fa-f", false);
@@ -75,21 +136,12 @@ static enum lt_status translate_escape(struct translation *t)
             lt_strbuf_puts(&t->out, "\\b");
             return LT_OK;
         }
-        lt_strbuf_printf(&t->out, "(?:(?<=[%s])(?![%s])|(?<![%s])(?=[%s]))", word_class, word_class, word_class,
-                         word_class);
+        lt_strbuf_puts(&t->out, "(?:(?<=[" WORD_ALONE "])(?![" WORD_ALONE "])|(?<![" WORD_ALONE
+                                "])(?=[" WORD_ALONE "]))");
         return LT_OK;
     case 'p':
-    case 'P': {
-        const char *close = memchr(t->regex + t->at, '}', t->len - t->at);
-        if (t->at >= t->len || t->regex[t->at] != '{' || !close)
-            return refuse(t, "\\p without braces");
-        lt_strbuf_putc(&t->out, '\\');
-        lt_strbuf_putc(&t->out, c);
-        size_t n = (size_t)(close - (t->regex + t->at)) + 1;
-        lt_strbuf_put(&t->out, t->regex + t->at, n);
-        t->at += n;
-        return LT_OK;
-    }
+    case 'P':
+        return translate_property(t, c);
     case 'u':
         if (t->len - t->at < 4)
             return refuse(t, "\\u without four digits");
@@ -109,18 +161,30 @@ static enum lt_status translate_escape(struct translation *t)
     }
 }
 
+/* [:name:] inside a class. */
+static enum lt_status translate_posix(struct translation *t)
+{
+    const char *name = t->regex + t->at + 2;
+    for (size_t i = 0; i < sizeof posix_classes / sizeof *posix_classes; i++) {
+        size_t n = strlen(posix_classes[i].name);
+        if (t->len - t->at < n + 4 || memcmp(name, posix_classes[i].name, n) != 0 ||
+            memcmp(name + n, ":]", 2) != 0)
+            continue;
+        if (posix_classes[i].members)
+            lt_strbuf_puts(&t->out, posix_classes[i].members);
+        else
+            lt_strbuf_put(&t->out, t->regex + t->at, n + 4);
+        t->at += n + 4;
+        return LT_OK;
+    }
+    return refuse(t, "an unknown or negated bracket expression");
+}
+
 /* Inside [...]. */
 static enum lt_status translate_class_char(struct translation *t)
 {
-    if (starts(t, "[:")) {
-        const char *close = memchr(t->regex + t->at, ']', t->len - t->at);
-        if (!close)
-            return refuse(t, "an open bracket expression");
-        size_t n = (size_t)(close - (t->regex + t->at)) + 1;
-        lt_strbuf_put(&t->out, t->regex + t->at, n);
-        t->at += n;
-        return LT_OK;
-    }
+    if (starts(t, "[:"))
+        return translate_posix(t);
     char c = t->regex[t->at];
     if (c == '[')
         return refuse(t, "a class inside a class");
@@ -215,14 +279,16 @@ static enum lt_status compile(struct lt_pattern *p, struct translation *t)
     int code = 0;
     PCRE2_SIZE offset = 0;
     p->code = pcre2_compile((PCRE2_SPTR)t->out.data, t->out.len,
-                            PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &offset, context);
+                            PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &offset,
+                            context);
     pcre2_compile_context_free(context);
     if (!p->code) {
         PCRE2_UCHAR message[120];
         if (pcre2_get_error_message(code, message, sizeof message) < 0)
             message[0] = '\0';
         struct lt_json_excerpt shown;
-        return lt_fail(t->err, LT_ERR_UNSUPPORTED, "%s: PCRE2 cannot compile the regular expression \"%s\": %s", t->where,
+        return lt_fail(t->err, LT_ERR_UNSUPPORTED,
+                       "%s: PCRE2 cannot compile the regular expression \"%s\": %s", t->where,
                        lt_json_excerpt(&shown, t->regex), (const char *)message);
     }
     (void)pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE); /* without a JIT the interpreter runs */
@@ -266,7 +332,8 @@ void lt_pattern_deinit(struct lt_pattern *p)
     *p = (struct lt_pattern){0};
 }
 
-static bool find_literal(const struct lt_pattern *p, const char *subject, size_t len, size_t from, size_t *begin)
+static bool find_literal(const struct lt_pattern *p, const char *subject, size_t len, size_t from,
+                         size_t *begin)
 {
     while (p->len && len - from >= p->len) {
         const char *hit = memchr(subject + from, p->text[0], len - from - p->len + 1);
@@ -282,7 +349,8 @@ static bool find_literal(const struct lt_pattern *p, const char *subject, size_t
 }
 
 /* rc of pcre2_match; the interpreter steps in when the JIT's stack is too small. */
-static int run(const struct lt_pattern *p, pcre2_match_data *data, const char *subject, size_t len, size_t from)
+static int run(const struct lt_pattern *p, pcre2_match_data *data, const char *subject, size_t len,
+               size_t from)
 {
     int rc = pcre2_match(p->code, (PCRE2_SPTR)subject, len, from, PCRE2_NO_UTF_CHECK, data, NULL);
     if (rc != PCRE2_ERROR_JIT_STACKLIMIT && rc != PCRE2_ERROR_MATCHLIMIT)
@@ -292,14 +360,15 @@ static int run(const struct lt_pattern *p, pcre2_match_data *data, const char *s
         return PCRE2_ERROR_NOMEMORY;
     pcre2_set_match_limit(context, MATCH_LIMIT);
     pcre2_set_heap_limit(context, HEAP_LIMIT_KIB);
-    rc = pcre2_match(p->code, (PCRE2_SPTR)subject, len, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, context);
+    rc = pcre2_match(p->code, (PCRE2_SPTR)subject, len, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data,
+                     context);
     pcre2_match_context_free(context);
     return rc;
 }
 
-enum lt_status lt_pattern_next(const struct lt_pattern *p, pcre2_match_data *data, const char *subject, size_t len,
-                               struct lt_match_cursor *cursor, size_t *begin, size_t *end, bool *found,
-                               struct lt_error *err)
+enum lt_status lt_pattern_next(const struct lt_pattern *p, pcre2_match_data *data, const char *subject,
+                               size_t len, struct lt_match_cursor *cursor, size_t *begin, size_t *end,
+                               bool *found, struct lt_error *err)
 {
     *found = false;
     if (!p->code) {
@@ -314,13 +383,16 @@ enum lt_status lt_pattern_next(const struct lt_pattern *p, pcre2_match_data *dat
             return LT_OK;
         if (rc < 0) {
             struct lt_json_excerpt shown;
-            return lt_fail(err, rc == PCRE2_ERROR_NOMEMORY ? LT_ERR_NOMEM : LT_ERR_UNSUPPORTED,
-                           "the regular expression \"%s\" of the tokenizer needs more steps than allowed on a text of "
-                           "%llu bytes (PCRE2 error %d)", lt_json_excerpt(&shown, p->text), (unsigned long long)len, rc);
+            return lt_fail(
+                err, rc == PCRE2_ERROR_NOMEMORY ? LT_ERR_NOMEM : LT_ERR_UNSUPPORTED,
+                "the regular expression \"%s\" of the tokenizer needs more steps than allowed on a text of "
+                "%llu bytes (PCRE2 error %d)",
+                lt_json_excerpt(&shown, p->text), (unsigned long long)len, rc);
         }
         const PCRE2_SIZE *span = pcre2_get_ovector_pointer(data);
         if (span[1] < span[0])
-            return lt_fail(err, LT_ERR_UNSUPPORTED, "a regular expression of the tokenizer uses \\K in a lookaround");
+            return lt_fail(err, LT_ERR_UNSUPPORTED,
+                           "a regular expression of the tokenizer uses \\K in a lookaround");
         if (span[0] == span[1] && span[1] == cursor->last_end) { /* an empty match right behind the last */
             size_t step = 1;
             if (cursor->next < len)

@@ -16,17 +16,19 @@ static enum lt_status check_id(const struct post *p, int64_t id)
 {
     if (id >= 0 && id < LT_TOKEN_ID_MAX)
         return LT_OK;
-    return lt_fail(p->err, LT_ERR_FORMAT, "%s: post_processor: %lld is not a token id", p->where, (long long)id);
+    return lt_fail(p->err, LT_ERR_FORMAT, "%s: post_processor: %lld is not a token id", p->where,
+                   (long long)id);
 }
 
 /* The library runs a second template on the pieces the first one left, as if they were a pair of texts. */
-static enum lt_status put_around(const struct post *p, const struct lt_ids *before, const struct lt_ids *after)
+static enum lt_status put_around(const struct post *p, const struct lt_ids *before,
+                                 const struct lt_ids *after)
 {
     if (before->count + after->count == 0)
         return LT_OK;
     if (p->tok->before.count + p->tok->after.count)
-        return lt_fail(p->err, LT_ERR_UNSUPPORTED, "%s: post_processor: two components that add tokens are not supported",
-                       p->where);
+        return lt_fail(p->err, LT_ERR_UNSUPPORTED,
+                       "%s: post_processor: two components that add tokens are not supported", p->where);
     bool ok = true;
     for (size_t i = 0; i < before->count && ok; i++)
         ok = lt_ids_push(&p->tok->before, before->data[i]);
@@ -60,30 +62,35 @@ static enum lt_status push_special(const struct post *p, const json_t *special_t
 static enum lt_status read_template(const struct post *p, const json_t *obj, struct lt_ids *before,
                                     struct lt_ids *after)
 {
-    const json_t *single = json_object_get(obj, "single"), *special_tokens = json_object_get(obj, "special_tokens");
+    const json_t *single = json_object_get(obj, "single"),
+                 *special_tokens = json_object_get(obj, "special_tokens");
     if (!json_is_array(single))
-        return lt_fail(p->err, LT_ERR_FORMAT, "%s: post_processor: TemplateProcessing needs the list \"single\"", p->where);
+        return lt_fail(p->err, LT_ERR_FORMAT,
+                       "%s: post_processor: TemplateProcessing needs the list \"single\"", p->where);
     size_t sequences = 0;
     for (size_t i = 0; i < json_array_size(single); i++) {
         const json_t *piece = json_array_get(single, i);
-        const json_t *sequence = json_object_get(piece, "Sequence"), *token = json_object_get(piece, "SpecialToken");
+        const json_t *sequence = json_object_get(piece, "Sequence"),
+                     *token = json_object_get(piece, "SpecialToken");
         if (json_is_object(sequence)) {
             const char *name = "";
             LT_TRY(lt_json_get_string(sequence, "id", &name, p->where, p->err));
             if (strcmp(name, "A") != 0)
-                return lt_fail(p->err, LT_ERR_FORMAT, "%s: post_processor: \"single\" may hold sequence A only", p->where);
+                return lt_fail(p->err, LT_ERR_FORMAT,
+                               "%s: post_processor: \"single\" may hold sequence A only", p->where);
             sequences++;
         } else if (json_is_object(token)) {
             LT_TRY(push_special(p, special_tokens, token, sequences ? after : before));
         } else {
-            return lt_fail(p->err, LT_ERR_FORMAT,
-                           "%s: post_processor: member %llu of \"single\" is neither a Sequence nor a SpecialToken",
-                           p->where, (unsigned long long)i);
+            return lt_fail(
+                p->err, LT_ERR_FORMAT,
+                "%s: post_processor: member %llu of \"single\" is neither a Sequence nor a SpecialToken",
+                p->where, (unsigned long long)i);
         }
     }
     if (sequences != 1)
-        return lt_fail(p->err, LT_ERR_UNSUPPORTED, "%s: post_processor: \"single\" must hold sequence A exactly once",
-                       p->where);
+        return lt_fail(p->err, LT_ERR_UNSUPPORTED,
+                       "%s: post_processor: \"single\" must hold sequence A exactly once", p->where);
     return LT_OK;
 }
 
@@ -103,7 +110,8 @@ static enum lt_status get_named_id(const struct post *p, const json_t *obj, cons
 {
     const json_t *v = json_array_get(json_object_get(obj, key), 1);
     if (!json_is_integer(v))
-        return lt_fail(p->err, LT_ERR_FORMAT, "%s: post_processor: \"%s\" must be [token, id]", p->where, key);
+        return lt_fail(p->err, LT_ERR_FORMAT, "%s: post_processor: \"%s\" must be [token, id]", p->where,
+                       key);
     LT_TRY(check_id(p, (int64_t)json_integer_value(v)));
     *id = (int32_t)json_integer_value(v);
     return LT_OK;
@@ -136,13 +144,15 @@ static enum lt_status parse(const struct post *p, const json_t *obj)
     if (strcmp(type, "Sequence") == 0) {
         const json_t *members = json_object_get(obj, "processors");
         if (!json_is_array(members))
-            return lt_fail(p->err, LT_ERR_FORMAT, "%s: post_processor: a Sequence needs the list \"processors\"", p->where);
+            return lt_fail(p->err, LT_ERR_FORMAT,
+                           "%s: post_processor: a Sequence needs the list \"processors\"", p->where);
         for (size_t i = 0; i < json_array_size(members); i++)
             LT_TRY(parse(p, json_array_get(members, i)));
         return LT_OK;
     }
     struct lt_json_excerpt shown;
-    return lt_fail(p->err, LT_ERR_UNSUPPORTED, "%s: post_processor: a component of type \"%s\" is not supported", p->where,
+    return lt_fail(p->err, LT_ERR_UNSUPPORTED,
+                   "%s: post_processor: a component of type \"%s\" is not supported", p->where,
                    lt_json_excerpt(&shown, type));
 }
 

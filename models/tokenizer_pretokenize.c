@@ -4,7 +4,8 @@
 
 #include "core/base/alloc.h"
 
-const char lt_gpt2_regex[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+const char lt_gpt2_regex[] =
+    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 const char lt_qwen_regex[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|"
                              " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
@@ -48,8 +49,8 @@ static bool push_match(struct lt_encoder *enc, size_t begin, size_t end, bool hi
     return room;
 }
 
-static enum lt_status match_pattern(const struct lt_pattern *pattern, struct lt_encoder *enc, const char *text,
-                                    size_t len, struct lt_error *err)
+static enum lt_status match_pattern(const struct lt_pattern *pattern, struct lt_encoder *enc,
+                                    const char *text, size_t len, struct lt_error *err)
 {
     struct lt_match_cursor cursor = {0, SIZE_MAX};
     size_t done = 0;
@@ -68,8 +69,8 @@ static enum lt_status match_pattern(const struct lt_pattern *pattern, struct lt_
     return done == len || push_match(enc, done, len, false) ? LT_OK : nomem(err);
 }
 
-static enum lt_status match_chars(bool (*is_delimiter)(int32_t), struct lt_encoder *enc, const char *text, size_t len,
-                                  struct lt_error *err)
+static enum lt_status match_chars(bool (*is_delimiter)(int32_t), struct lt_encoder *enc, const char *text,
+                                  size_t len, struct lt_error *err)
 {
     size_t n, done = 0;
     for (size_t i = 0; i < len; i += n) {
@@ -101,8 +102,8 @@ static enum lt_status match_length(size_t characters, struct lt_encoder *enc, co
     return push_match(enc, done, len, true) ? LT_OK : nomem(err);
 }
 
-static enum lt_status find_matches(const struct lt_step *step, struct lt_encoder *enc, const char *text, size_t len,
-                                   struct lt_error *err)
+static enum lt_status find_matches(const struct lt_step *step, struct lt_encoder *enc, const char *text,
+                                   size_t len, struct lt_error *err)
 {
     enc->match_count = 0;
     switch (step->kind) {
@@ -122,7 +123,8 @@ static enum lt_status find_matches(const struct lt_step *step, struct lt_encoder
 /* ---- cutting at them (NormalizedString::split) ---- */
 
 /* Joins neighbours in place as the behaviour asks; the remaining matches are [*from, *to). */
-static void join_matches(struct lt_match *m, size_t count, enum lt_split_behavior behavior, size_t *from, size_t *to)
+static void join_matches(struct lt_match *m, size_t count, enum lt_split_behavior behavior, size_t *from,
+                         size_t *to)
 {
     *from = 0;
     *to = count;
@@ -169,7 +171,8 @@ static enum lt_status split_pieces(const struct lt_step *step, enum lt_split_beh
             struct lt_match m = enc->matches[i];
             if (m.begin == m.end || (behavior == LT_SPLIT_REMOVED && m.hit))
                 continue;
-            if (!lt_pieces_push(&enc->next, piece.begin + m.begin, piece.begin + m.end, piece.first && m.begin == 0))
+            if (!lt_pieces_push(&enc->next, piece.begin + m.begin, piece.begin + m.end,
+                                piece.first && m.begin == 0))
                 return nomem(err);
         }
     }
@@ -185,7 +188,8 @@ static enum lt_status split_pieces(const struct lt_step *step, enum lt_split_beh
 
 /* ---- rewriting the text of every piece ---- */
 
-typedef void rewrite_fn(const struct lt_step *step, struct lt_strbuf *out, const char *text, size_t len, bool first);
+typedef void rewrite_fn(const struct lt_step *step, struct lt_strbuf *out, const char *text, size_t len,
+                        bool first);
 
 static enum lt_status rewrite_pieces(const struct lt_step *step, rewrite_fn *rewrite, struct lt_encoder *enc,
                                      struct lt_error *err)
@@ -196,7 +200,8 @@ static enum lt_status rewrite_pieces(const struct lt_step *step, rewrite_fn *rew
         struct lt_piece piece = enc->pieces.items[p];
         size_t begin = enc->next.text.len;
         rewrite(step, &enc->next.text, text + piece.begin, piece.end - piece.begin, piece.first);
-        if (!lt_strbuf_ok(&enc->next.text) || !lt_pieces_push(&enc->next, begin, enc->next.text.len, piece.first))
+        if (!lt_strbuf_ok(&enc->next.text) ||
+            !lt_pieces_push(&enc->next, begin, enc->next.text.len, piece.first))
             return nomem(err);
     }
     struct lt_pieces swap = enc->pieces;
@@ -205,7 +210,8 @@ static enum lt_status rewrite_pieces(const struct lt_step *step, rewrite_fn *rew
     return LT_OK;
 }
 
-static void add_prefix_space(const struct lt_step *step, struct lt_strbuf *out, const char *text, size_t len, bool first)
+static void add_prefix_space(const struct lt_step *step, struct lt_strbuf *out, const char *text, size_t len,
+                             bool first)
 {
     (void)step;
     (void)first;
@@ -214,7 +220,8 @@ static void add_prefix_space(const struct lt_step *step, struct lt_strbuf *out, 
     lt_strbuf_put(out, text, len);
 }
 
-static void map_bytes(const struct lt_step *step, struct lt_strbuf *out, const char *text, size_t len, bool first)
+static void map_bytes(const struct lt_step *step, struct lt_strbuf *out, const char *text, size_t len,
+                      bool first)
 {
     (void)step;
     (void)first;
@@ -222,7 +229,8 @@ static void map_bytes(const struct lt_step *step, struct lt_strbuf *out, const c
         lt_put_byte_char(out, (unsigned char)text[i]);
 }
 
-static void mark_spaces(const struct lt_step *step, struct lt_strbuf *out, const char *text, size_t len, bool first)
+static void mark_spaces(const struct lt_step *step, struct lt_strbuf *out, const char *text, size_t len,
+                        bool first)
 {
     bool marked = text[0] == ' ' || (len >= step->text_len && memcmp(text, step->text, step->text_len) == 0);
     if (!marked && (step->scheme == LT_PREPEND_ALWAYS || (step->scheme == LT_PREPEND_FIRST && first)))
@@ -251,7 +259,8 @@ static enum lt_status apply(const struct lt_step *step, struct lt_encoder *enc, 
         LT_TRY(rewrite_pieces(step, mark_spaces, enc, err));
         return step->split ? split_pieces(step, LT_SPLIT_MERGED_WITH_NEXT, false, enc, err) : LT_OK;
     case LT_PRE_DIGITS:
-        return split_pieces(step, step->individual ? LT_SPLIT_ISOLATED : LT_SPLIT_CONTIGUOUS, false, enc, err);
+        return split_pieces(step, step->individual ? LT_SPLIT_ISOLATED : LT_SPLIT_CONTIGUOUS, false, enc,
+                            err);
     case LT_PRE_WHITESPACE:
         return split_pieces(step, LT_SPLIT_REMOVED, false, enc, err);
     case LT_PRE_FIXED_LENGTH:
@@ -261,8 +270,8 @@ static enum lt_status apply(const struct lt_step *step, struct lt_encoder *enc, 
     }
 }
 
-enum lt_status lt_pretokenize(const struct lt_steps *steps, struct lt_encoder *enc, const char *text, size_t len,
-                              bool at_start, struct lt_error *err)
+enum lt_status lt_pretokenize(const struct lt_steps *steps, struct lt_encoder *enc, const char *text,
+                              size_t len, bool at_start, struct lt_error *err)
 {
     lt_pieces_clear(&enc->pieces);
     lt_strbuf_put(&enc->pieces.text, text, len);

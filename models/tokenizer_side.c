@@ -12,7 +12,8 @@
 enum { CONFIG, MAP, GENERATION, MODEL, ADDED, JSON_FILES };
 
 static const char *const json_names[JSON_FILES] = {
-    "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "config.json", "added_tokens.json",
+    "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
+    "config.json",           "added_tokens.json",
 };
 
 struct side {
@@ -47,7 +48,10 @@ static enum lt_status open_files(struct side *s, const char *dir)
 static enum lt_status put_named(struct side *s, const char *text, int64_t id, bool special, const char *where)
 {
     struct lt_added_token token = {
-        .content = (char *)(uintptr_t)text, .len = strlen(text), .special = special, .normalized = !special,
+        .content = (char *)(uintptr_t)text,
+        .len = strlen(text),
+        .special = special,
+        .normalized = !special,
     };
     return lt_added_put(s->tok, &token, id, where, s->err);
 }
@@ -57,7 +61,8 @@ static enum lt_status put_decoder_entry(struct side *s, const char *key, const j
     long long id;
     struct lt_added_token token;
     if (!lt_parse_i64(key, &id) || id < 0)
-        return lt_fail(s->err, LT_ERR_FORMAT, "%s: added_tokens_decoder: a key is not a token id", s->paths[CONFIG]);
+        return lt_fail(s->err, LT_ERR_FORMAT, "%s: added_tokens_decoder: a key is not a token id",
+                       s->paths[CONFIG]);
     LT_TRY(lt_parse_added_token(&token, entry, s->paths[CONFIG], s->err));
     return lt_added_put(s->tok, &token, id, s->paths[CONFIG], s->err);
 }
@@ -116,8 +121,8 @@ static int32_t named_id(struct side *s, int file, const char *key)
     int32_t id = text ? lt_vocab_find(&s->tok->vocab, text, strlen(text)) : -1;
     struct lt_json_excerpt shown;
     if (text && id < 0)
-        lt_log(LT_LOG_WARNING, "%s: %s \"%s\" is not a token of this tokenizer and is left out", s->paths[file], key,
-               lt_json_excerpt(&shown, text));
+        lt_log(LT_LOG_WARNING, "%s: %s \"%s\" is not a token of this tokenizer and is left out",
+               s->paths[file], key, lt_json_excerpt(&shown, text));
     return id;
 }
 
@@ -168,8 +173,8 @@ static enum lt_status find_specials(struct side *s)
     find_special(s, "pad_token", "pad_token_id", false, &tok->pad);
     mark_special(s, tok->bos);
     mark_special(s, tok->eos);
-    return lt_json_get_bool(s->files[CONFIG], "clean_up_tokenization_spaces", &tok->clean_up_spaces, s->paths[CONFIG],
-                            s->err);
+    return lt_json_get_bool(s->files[CONFIG], "clean_up_tokenization_spaces", &tok->clean_up_spaces,
+                            s->paths[CONFIG], s->err);
 }
 
 /* SentencePiece and GPT-2 tokenizers take bos and eos from add_bos_token and add_eos_token. */

@@ -13,7 +13,14 @@ static const size_t spm_file_max = (size_t)256 << 20;
 
 enum { WIRE_VARINT = 0, WIRE_64BIT = 1, WIRE_BYTES = 2, WIRE_32BIT = 5 };
 
-enum piece_type { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER_DEFINED, PIECE_UNUSED, PIECE_BYTE };
+enum piece_type {
+    PIECE_NORMAL = 1,
+    PIECE_UNKNOWN,
+    PIECE_CONTROL,
+    PIECE_USER_DEFINED,
+    PIECE_UNUSED,
+    PIECE_BYTE
+};
 
 struct proto {
     const unsigned char *data;
@@ -46,7 +53,8 @@ struct model {
 
 static enum lt_status corrupt(const struct model *m, const char *what)
 {
-    return lt_fail(m->err, LT_ERR_FORMAT, "%s: not a SentencePiece model: %s; fetch the file again", m->path, what);
+    return lt_fail(m->err, LT_ERR_FORMAT, "%s: not a SentencePiece model: %s; fetch the file again", m->path,
+                   what);
 }
 
 /* ---- protobuf wire format ---- */
@@ -136,10 +144,13 @@ static enum lt_status read_piece(struct model *m, struct proto p)
     if (!(piece.score <= 3.4e38f && piece.score >= -3.4e38f))
         return corrupt(m, "the score of a piece is not a number");
     if (piece.type == PIECE_UNUSED)
-        return lt_fail(m->err, LT_ERR_UNSUPPORTED, "%s: piece %llu has the type UNUSED, which is not supported", m->path,
+        return lt_fail(m->err, LT_ERR_UNSUPPORTED,
+                       "%s: piece %llu has the type UNUSED, which is not supported", m->path,
                        (unsigned long long)m->count);
-    uint32_t flags = piece.type == PIECE_CONTROL || piece.type == PIECE_UNKNOWN ? LT_TOKEN_SPECIAL : LT_TOKEN_MODEL;
-    LT_TRY(lt_vocab_add(&m->tok->vocab, (const char *)text.data, text.size, (int64_t)m->count, flags, m->path, m->err));
+    uint32_t flags = piece.type == PIECE_CONTROL || piece.type == PIECE_UNKNOWN ? LT_TOKEN_SPECIAL
+                                                                                : LT_TOKEN_MODEL;
+    LT_TRY(lt_vocab_add(&m->tok->vocab, (const char *)text.data, text.size, (int64_t)m->count, flags, m->path,
+                        m->err));
     if (piece.type == PIECE_USER_DEFINED &&
         !lt_trie_add(&m->tok->bpe.frozen, (const char *)text.data, text.size, (int32_t)m->count))
         return lt_tokenizer_nomem(m->path, m->err);
@@ -169,14 +180,29 @@ static enum lt_status read_trainer_spec(struct model *m, struct proto p)
         if (f.wire != WIRE_VARINT)
             continue;
         switch (f.number) {
-        case 3: m->model_type = f.value; break;
-        case 24: m->whitespace_suffix = f.value != 0; break;
-        case 35: m->byte_fallback = f.value != 0; break;
-        case 40: m->unk_id = signed_value(f.value); break;
-        case 41: m->bos_id = signed_value(f.value); break;
-        case 42: m->eos_id = signed_value(f.value); break;
-        case 43: m->pad_id = signed_value(f.value); break;
-        default: break;
+        case 3:
+            m->model_type = f.value;
+            break;
+        case 24:
+            m->whitespace_suffix = f.value != 0;
+            break;
+        case 35:
+            m->byte_fallback = f.value != 0;
+            break;
+        case 40:
+            m->unk_id = signed_value(f.value);
+            break;
+        case 41:
+            m->bos_id = signed_value(f.value);
+            break;
+        case 42:
+            m->eos_id = signed_value(f.value);
+            break;
+        case 43:
+            m->pad_id = signed_value(f.value);
+            break;
+        default:
+            break;
         }
     }
 }
@@ -222,12 +248,16 @@ static enum lt_status read_model(struct model *m, struct proto p)
     if (m->count == 0)
         return corrupt(m, "it has no pieces");
     if (m->model_type != 2)
-        return lt_fail(m->err, LT_ERR_UNSUPPORTED, "%s: a SentencePiece model of type %s is not supported; only BPE is",
-                       m->path, m->model_type == 1 ? "Unigram" : m->model_type == 3 ? "Word" : "Char");
-    if (m->charsmap)
         return lt_fail(m->err, LT_ERR_UNSUPPORTED,
-                       "%s: the SentencePiece model rewrites characters (precompiled_charsmap), which is not supported",
-                       m->path);
+                       "%s: a SentencePiece model of type %s is not supported; only BPE is", m->path,
+                       m->model_type == 1   ? "Unigram"
+                       : m->model_type == 3 ? "Word"
+                                            : "Char");
+    if (m->charsmap)
+        return lt_fail(
+            m->err, LT_ERR_UNSUPPORTED,
+            "%s: the SentencePiece model rewrites characters (precompiled_charsmap), which is not supported",
+            m->path);
     return LT_OK;
 }
 
@@ -249,7 +279,8 @@ static size_t cut_piece(struct model *m, int32_t id, uint32_t rank, bool put)
     const char *text = lt_vocab_text(vocab, id, &len);
     (void)lt_utf8_next(text, len, &n);
     for (size_t i = n; i < len; i += n) {
-        int32_t left = lt_vocab_find_model(vocab, text, i), right = lt_vocab_find_model(vocab, text + i, len - i);
+        int32_t left = lt_vocab_find_model(vocab, text, i),
+                right = lt_vocab_find_model(vocab, text + i, len - i);
         if (left >= 0 && right >= 0) {
             pairs++;
             if (put)
@@ -294,7 +325,8 @@ static enum lt_status add_decoder(struct model *m)
 {
     struct lt_steps *steps = &m->tok->decoder;
     struct lt_step *step = lt_steps_add(steps, LT_DEC_REPLACE);
-    if (!step || lt_pattern_literal(&step->pattern, "\xE2\x96\x81", 3) != LT_OK || !(step->text = lt_strdup(" ")))
+    if (!step || lt_pattern_literal(&step->pattern, "\xE2\x96\x81", 3) != LT_OK ||
+        !(step->text = lt_strdup(" ")))
         return lt_tokenizer_nomem(m->path, m->err);
     step->text_len = 1;
     if (m->byte_fallback && !lt_steps_add(steps, LT_DEC_BYTE_FALLBACK))
@@ -348,8 +380,17 @@ enum lt_status lt_tokenizer_parse_spm(struct lt_tokenizer *tok, const char *path
     size_t size = 0;
     LT_TRY(lt_file_read(path, spm_file_max, &data, &size, err));
     struct model m = {
-        .tok = tok, .path = path, .err = err, .model_type = 1, .unk_id = 0, .bos_id = 1, .eos_id = 2, .pad_id = -1,
-        .dummy_prefix = true, .collapse = true, .escape = true,
+        .tok = tok,
+        .path = path,
+        .err = err,
+        .model_type = 1,
+        .unk_id = 0,
+        .bos_id = 1,
+        .eos_id = 2,
+        .pad_id = -1,
+        .dummy_prefix = true,
+        .collapse = true,
+        .escape = true,
     };
     enum lt_status status = read_model(&m, (struct proto){(const unsigned char *)data, size, 0});
     if (status == LT_OK)

@@ -88,7 +88,8 @@ enum lt_status lt_vocab_add(struct lt_vocab *v, const char *text, size_t len, in
 {
     struct lt_json_excerpt shown;
     if (len > UINT32_MAX)
-        return lt_fail(err, LT_ERR_FORMAT, "%s: the token of id %lld is longer than 4 GiB", where, (long long)id);
+        return lt_fail(err, LT_ERR_FORMAT, "%s: the token of id %lld is longer than 4 GiB", where,
+                       (long long)id);
     if (!store_text(v, text, len))
         return lt_tokenizer_nomem(where, err);
     const char *kept = v->text + v->text_len; /* NUL-terminated, unlike text */
@@ -96,8 +97,8 @@ enum lt_status lt_vocab_add(struct lt_vocab *v, const char *text, size_t len, in
         return lt_fail(err, LT_ERR_FORMAT, "%s: token \"%s\" has id %lld, outside 0..%d", where,
                        lt_json_excerpt(&shown, kept), (long long)id, LT_TOKEN_ID_MAX - 1);
     if ((size_t)id < v->count && v->entries[id].flags)
-        return lt_fail(err, LT_ERR_FORMAT, "%s: two tokens have id %lld, the second is \"%s\"", where, (long long)id,
-                       lt_json_excerpt(&shown, kept));
+        return lt_fail(err, LT_ERR_FORMAT, "%s: two tokens have id %lld, the second is \"%s\"", where,
+                       (long long)id, lt_json_excerpt(&shown, kept));
     if ((!v->slots || v->used * 2 > v->slot_mask) && !grow_slots(v))
         return lt_tokenizer_nomem(where, err);
     size_t slot = find_slot(v, kept, len);
