@@ -33,8 +33,8 @@ static inline struct lt_model_store *lt_model_store_of(struct lt_model *model)
  * that a configuration with absurd counts ends at the first tensor that is not there. */
 struct lt_tensor_list {
     struct lt_model_store *store;
-    const struct lt_checkpoint *ck;
-    bool *used;        /* [ck->tensor_count] */
+    const struct lt_checkpoint *ck; /* NULL: there is none, nothing is checked */
+    bool *used;                     /* [ck->tensor_count] */
     const char *strip; /* leading part of the canonical names that this checkpoint leaves out; "" */
     int segment;       /* the one being filled; -1 before the first */
 };

@@ -157,7 +157,7 @@ static enum lt_status list_tensors(struct lt_tensor_list *list, struct lt_error 
                                         .shared = 0};
     struct lt_checkpoint_tensor hit;
     /* The published files are those of the model without its head. */
-    if (!lt_checkpoint_find(list->ck, "transformer.wte.weight", &hit) &&
+    if (list->ck && !lt_checkpoint_find(list->ck, "transformer.wte.weight", &hit) &&
         lt_checkpoint_find(list->ck, "wte.weight", &hit))
         list->strip = "transformer.";
     lt_tensor_list_begin_segment(list);

@@ -24,6 +24,10 @@ struct lt_load_options {
  * ones that adapters use ("transformer.h.0.attn.c_attn" also for files without the prefix). */
 enum lt_status lt_model_open(struct lt_model **model, const struct lt_checkpoint *ck,
                              const char *name_or_path, struct lt_error *err) LT_MUST_USE;
+/* The model that a config.json describes, without a checkpoint: for memory plans and synthetic weights
+ * (models/weight_synthetic.h).  Tensors are taken to be as the architecture stores them. */
+enum lt_status lt_model_from_config(struct lt_model **model, const json_t *config, const char *name,
+                                    struct lt_error *err) LT_MUST_USE;
 void lt_model_destroy(struct lt_model *model);
 
 /* Exact bytes lt_model_load will hold in memory of its own, and bytes it will only map read-only. */

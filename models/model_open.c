@@ -151,6 +151,19 @@ static enum lt_status check_stored(const struct lt_tensor_list *list, size_t at,
     return check_dtype(ct, err);
 }
 
+static enum lt_status claim_stored(struct lt_tensor_list *list, const char *stored,
+                                   const struct lt_tensor_spec *spec, bool *transposed, struct lt_error *err)
+{
+    size_t at = find_tensor(list->ck, stored);
+    if (at == SIZE_MAX)
+        return lt_fail(err, LT_ERR_FORMAT, "%s: tensor %s is missing: the checkpoint is incomplete",
+                       list->ck->file_count == 1 ? lt_path_basename(list->ck->files[0].map.path)
+                                                 : "model.safetensors.index.json",
+                       stored);
+    list->used[at] = true;
+    return check_stored(list, at, spec, transposed, err);
+}
+
 /* The stored name of a canonical one. */
 static const char *stored_name(const struct lt_tensor_list *list, const char *name)
 {
@@ -164,17 +177,10 @@ enum lt_status lt_tensor_list_add(struct lt_tensor_list *list, const char *name,
     struct lt_model *m = &list->store->model;
     const char *stored = stored_name(list, name), *dot = strrchr(name, '.');
     bool transposed = spec->transposed;
-    if (!spec->tied) {
-        size_t at = find_tensor(list->ck, stored);
-        if (at == SIZE_MAX)
-            return lt_fail(err, LT_ERR_FORMAT, "%s: tensor %s is missing: the checkpoint is incomplete",
-                           list->ck->file_count == 1 ? lt_path_basename(list->ck->files[0].map.path)
-                                                     : "model.safetensors.index.json",
-                           stored);
-        LT_TRY(check_stored(list, at, spec, &transposed, err));
-        list->used[at] = true;
+    if (!spec->tied && list->ck)
+        LT_TRY(claim_stored(list, stored, spec, &transposed, err));
+    if (!spec->tied)
         m->parameters += (uint64_t)spec->rows * (uint64_t)spec->cols;
-    }
     void *items = m->tensors;
     bool room = lt_reserve(&items, &list->store->tensor_cap, (size_t)m->tensor_count, sizeof *m->tensors);
     m->tensors = items;
@@ -237,12 +243,13 @@ static enum lt_status list_tensors(struct lt_model_store *store, const struct lt
     struct lt_model *m = &store->model;
     struct lt_tensor_list list = {.store = store, .ck = ck, .strip = "", .segment = -1};
     m->segment_first = lt_alloc_zero((size_t)m->layers + 3, sizeof *m->segment_first);
-    list.used = lt_alloc_zero(ck->tensor_count, sizeof *list.used);
+    list.used = lt_alloc_zero(ck ? ck->tensor_count : 0, sizeof *list.used);
     enum lt_status status = m->segment_first && list.used ? store->kind->list_tensors(&list, err)
                                                           : no_memory(err);
     if (status == LT_OK) {
         lt_tensor_list_begin_segment(&list); /* the end of the head */
-        warn_of_surplus(&list);
+        if (ck)
+            warn_of_surplus(&list);
     }
     lt_free(list.used);
     return status;
@@ -267,6 +274,8 @@ static enum lt_status read_ids(struct lt_model_store *store, const struct lt_che
     LT_TRY(lt_config_ids(cfg, "eos_token_id", m->vocab, m->eos_ids, MAX_EOS, &m->eos_count, &has_eos, err));
     if (!json_object_get(cfg->json, "eos_token_id") && store->kind->eos_default < m->vocab)
         m->eos_ids[m->eos_count++] = store->kind->eos_default;
+    if (!ck)
+        return LT_OK;
 
     char *path = lt_path_join(ck->dir, "generation_config.json");
     if (!path)
@@ -290,9 +299,9 @@ static enum lt_status read_ids(struct lt_model_store *store, const struct lt_che
 /* ---- interface ---- */
 
 static enum lt_status open_model(struct lt_model_store *store, const struct lt_checkpoint *ck,
-                                 struct lt_error *err)
+                                 const json_t *config, struct lt_error *err)
 {
-    const struct lt_config cfg = {.json = ck->config, .where = "config.json"};
+    const struct lt_config cfg = {.json = config, .where = "config.json"};
     struct lt_model *m = &store->model;
     LT_TRY(choose_arch(&store->kind, &cfg, err));
     LT_TRY(lt_config_check_quantization(&cfg, err));
@@ -302,21 +311,34 @@ static enum lt_status open_model(struct lt_model_store *store, const struct lt_c
     return list_tensors(store, ck, err);
 }
 
-enum lt_status lt_model_open(struct lt_model **model, const struct lt_checkpoint *ck,
-                             const char *name_or_path, struct lt_error *err)
+/* ck: NULL for a model that has none. */
+static enum lt_status new_model(struct lt_model **model, const struct lt_checkpoint *ck, const json_t *config,
+                                const char *name, struct lt_error *err)
 {
     *model = NULL;
     struct lt_model_store *store = lt_alloc_zero(1, sizeof *store);
     if (!store)
         return no_memory(err);
-    store->model.name_or_path = lt_strdup(name_or_path);
-    enum lt_status status = store->model.name_or_path ? open_model(store, ck, err) : no_memory(err);
+    store->model.name_or_path = lt_strdup(name);
+    enum lt_status status = store->model.name_or_path ? open_model(store, ck, config, err) : no_memory(err);
     if (status != LT_OK) {
         lt_model_destroy(&store->model);
-        return lt_fail_prefix(err, status, "%s", ck->dir);
+        return lt_fail_prefix(err, status, "%s", ck ? ck->dir : name);
     }
     *model = &store->model;
     return LT_OK;
+}
+
+enum lt_status lt_model_open(struct lt_model **model, const struct lt_checkpoint *ck,
+                             const char *name_or_path, struct lt_error *err)
+{
+    return new_model(model, ck, ck->config, name_or_path, err);
+}
+
+enum lt_status lt_model_from_config(struct lt_model **model, const json_t *config, const char *name,
+                                    struct lt_error *err)
+{
+    return new_model(model, NULL, config, name, err);
 }
 
 void lt_model_destroy(struct lt_model *model)

@@ -6,6 +6,7 @@
 #include "core/base/alloc.h"
 #include "core/base/file.h"
 #include "core/base/strbuf.h"
+#include "core/io/json.h"
 #include "tools/cli_options.h"
 
 struct config_reader {
@@ -13,6 +14,7 @@ struct config_reader {
     const char *path;
     yaml_parser_t parser;
     bool *from_command_line; /* [option_count] */
+    size_t *set_at;          /* [option_count]: the line that names the option, 0: none yet */
 };
 
 static enum lt_status next_event(struct config_reader *r, yaml_event_t *event, struct lt_error *err)
@@ -92,12 +94,20 @@ static enum lt_status read_pair(struct config_reader *r, const yaml_event_t *key
         return cli_unknown(r->program, where, name, err);
     if (o->target == (void *)r->program->config_path)
         return lt_fail(err, LT_ERR_INVALID, "%s: a configuration file cannot name another one", where);
+    size_t *set_at = &r->set_at[o - r->program->options];
+    if (*set_at > 0)
+        return lt_fail(err, LT_ERR_INVALID, "%s: %s is set a second time (first at line %zu); remove one of them", where,
+                       o->name, *set_at);
+    *set_at = key->start_mark.line + 1;
     LT_TRY(next_event(r, &value, err));
     enum lt_status status;
     if (value.type == YAML_SCALAR_EVENT)
         status = set_scalar(r, o, &value, err);
     else if (value.type == YAML_SEQUENCE_START_EVENT)
         status = set_sequence(r, o, key->start_mark.line + 1, err);
+    else if (value.type == YAML_ALIAS_EVENT)
+        status = lt_fail(err, LT_ERR_INVALID, "%s: the value of %s is an alias (*name), which is not read; write it out",
+                         where, o->name);
     else
         status = lt_fail(err, LT_ERR_INVALID, "%s: %s takes a value or a list", where, o->name);
     yaml_event_delete(&value);
@@ -125,23 +135,39 @@ static enum lt_status read_document(struct config_reader *r, struct lt_error *er
     }
 }
 
+/* libyaml reads JSON, but explains mistakes in it as mistakes in YAML. */
+static enum lt_status check_json(const char *path, const char *text, size_t size, struct lt_error *err)
+{
+    size_t n = strlen(path);
+    json_t *parsed = NULL;
+    if (n < 5 || strcmp(path + n - 5, ".json") != 0)
+        return LT_OK;
+    enum lt_status status = lt_json_parse(&parsed, text, size, path, err);
+    json_decref(parsed);
+    return status == LT_OK ? LT_OK : lt_fail_prefix(err, LT_ERR_INVALID, "--config");
+}
+
 enum lt_status cli_config_load(const struct cli_program *p, const char *path, struct lt_error *err)
 {
     char *text = NULL;
     size_t size = 0;
     struct config_reader r = {.program = p, .path = path};
-    LT_TRY(lt_file_read(path, 16 << 20, &text, &size, err));
+    enum lt_status status = lt_file_read(path, 16 << 20, &text, &size, err);
+    if (status != LT_OK)
+        return lt_fail_prefix(err, status, "--config");
     r.from_command_line = lt_alloc_array(p->option_count, sizeof *r.from_command_line);
-    enum lt_status status = LT_ERR_NOMEM;
-    if (r.from_command_line && yaml_parser_initialize(&r.parser)) {
+    r.set_at = lt_alloc_zero(p->option_count, sizeof *r.set_at);
+    status = check_json(path, text, size, err);
+    if (status == LT_OK && r.from_command_line && r.set_at && yaml_parser_initialize(&r.parser)) {
         for (size_t i = 0; i < p->option_count; i++)
             r.from_command_line[i] = p->options[i].seen;
         yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, size);
         status = read_document(&r, err);
         yaml_parser_delete(&r.parser);
-    } else {
-        lt_fail(err, LT_ERR_NOMEM, "out of memory while reading %s", path);
+    } else if (status == LT_OK) {
+        status = lt_fail(err, LT_ERR_NOMEM, "out of memory while reading %s", path);
     }
+    lt_free(r.set_at);
     lt_free(r.from_command_line);
     lt_free(text);
     return status;

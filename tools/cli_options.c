@@ -40,10 +40,11 @@ bool cli_seen(const struct cli_program *p, const char *name)
     return o && o->seen;
 }
 
-static size_t edit_distance(const char *a, const char *b)
+/* Of `name` to a[0..n), where dashes and underscores count the same; a long name is far from everything. */
+static size_t edit_distance(const char *a, size_t n, const char *name)
 {
     enum { MAX = 64 };
-    size_t n = strlen(a), m = strlen(b), row[MAX + 1];
+    size_t m = strlen(name), row[MAX + 1];
     if (n > MAX || m > MAX)
         return MAX;
     for (size_t j = 0; j <= m; j++)
@@ -52,7 +53,7 @@ static size_t edit_distance(const char *a, const char *b)
         size_t diagonal = row[0];
         row[0] = i;
         for (size_t j = 1; j <= m; j++) {
-            size_t best = diagonal + (a[i - 1] != b[j - 1]);
+            size_t best = diagonal + (a[i - 1] != (name[j - 1] == '_' ? '-' : name[j - 1]));
             diagonal = row[j];
             if (row[j] + 1 < best)
                 best = row[j] + 1;
@@ -64,20 +65,36 @@ static size_t edit_distance(const char *a, const char *b)
     return row[m];
 }
 
-enum lt_status cli_unknown(const struct cli_program *p, const char *where, const char *name, struct lt_error *err)
+/* The option, under its own name or an alias, that `name` may have been meant as; NULL when none is near. */
+static const char *nearest_option(const struct cli_program *p, const char *name)
 {
     const char *nearest = NULL;
-    size_t best = 4; /* a further one is no help */
+    size_t len = strlen(name), best = len < 3 ? 1 : len < 6 ? len / 3 + 2 : 4; /* a further one is no help */
     for (size_t i = 0; i < p->option_count; i++) {
-        size_t d = edit_distance(p->options[i].name, name);
+        const struct cli_option *o = &p->options[i];
+        size_t d = edit_distance(o->name, strlen(o->name), name);
+        for (const char *a = o->aliases; a && *a; a = strchr(a, ',') ? strchr(a, ',') + 1 : NULL) {
+            size_t alias = edit_distance(a, strcspn(a, ","), name);
+            d = alias < d ? alias : d;
+        }
         if (d < best) {
             best = d;
-            nearest = p->options[i].name;
+            nearest = o->name;
         }
     }
+    return nearest;
+}
+
+enum lt_status cli_unknown(const struct cli_program *p, const char *where, const char *name, struct lt_error *err)
+{
+    const char *nearest = nearest_option(p, name), *dashes = where ? "" : "--";
+    char place[512] = "";
+    if (where)
+        lt_snprintf(place, sizeof place, "%s: ", where);
     if (nearest)
-        return lt_fail(err, LT_ERR_INVALID, "%s: unknown option '%s'; did you mean %s? (--help lists all)", where, name, nearest);
-    return lt_fail(err, LT_ERR_INVALID, "%s: unknown option '%s'; --help lists all", where, name);
+        return lt_fail(err, LT_ERR_INVALID, "%sunknown option %s%s; did you mean %s%s? (--help lists all)", place, dashes,
+                       name, dashes, nearest);
+    return lt_fail(err, LT_ERR_INVALID, "%sunknown option %s%s; --help lists all", place, dashes, name);
 }
 
 static bool parse_bool(const char *s, bool *out)
@@ -103,6 +120,13 @@ static enum lt_status range_error(const struct cli_option *o, const char *value,
     if (o->max >= 1e15)
         return lt_fail(err, LT_ERR_INVALID, "%s: %s is out of range: use %g or more", where, value, o->min);
     return lt_fail(err, LT_ERR_INVALID, "%s: %s is out of range: use %g to %g", where, value, o->min, o->max);
+}
+
+/* A sign and digits, however many. */
+static bool is_integer(const char *s)
+{
+    s += *s == '-' || *s == '+';
+    return *s != '\0' && strspn(s, "0123456789") == strlen(s);
 }
 
 static enum lt_status set_choice(const struct cli_option *o, const char *value, const char *where, struct lt_error *err)
@@ -134,6 +158,8 @@ enum lt_status cli_option_set(struct cli_option *o, const char *value, const cha
             return lt_fail(err, LT_ERR_INVALID, "%s: '%s' is neither true nor false", where, value);
         return LT_OK;
     case CLI_INT:
+        if (!lt_parse_i64(value, &i) && is_integer(value))
+            return range_error(o, value, where, err);
         if (!lt_parse_i64(value, &i))
             return lt_fail(err, LT_ERR_INVALID, "%s: '%s' is not a whole number", where, value);
         if (!in_range(o, (double)i))
@@ -158,10 +184,16 @@ enum lt_status cli_option_set(struct cli_option *o, const char *value, const cha
     return add_to_list(o->target, value, err);
 }
 
+/* Whether the word is an option of the program: then it is not the value of the one before. */
+static bool is_option(const struct cli_program *p, const char *word)
+{
+    return strncmp(word, "--", 2) == 0 && cli_option_find(p, word + 2, strcspn(word + 2, "=")) != NULL;
+}
+
 /* A flag's value is optional, so the next word is only taken when it is a truth value; a choice that begins
  * with true may stand alone as well. */
-static enum lt_status take_value(struct cli_option *o, int argc, char **argv, int *i, const char *inline_value,
-                                 const char *where, struct lt_error *err)
+static enum lt_status take_value(const struct cli_program *p, struct cli_option *o, int argc, char **argv, int *i,
+                                 const char *inline_value, const char *where, struct lt_error *err)
 {
     bool ignored;
     if (inline_value)
@@ -176,6 +208,9 @@ static enum lt_status take_value(struct cli_option *o, int argc, char **argv, in
         return cli_option_set(o, "true", where, err);
     if (*i + 1 >= argc)
         return lt_fail(err, LT_ERR_INVALID, "%s needs a value", where);
+    if (is_option(p, argv[*i + 1]))
+        return lt_fail(err, LT_ERR_INVALID, "%s needs a value, but %s follows; write %s=%s if that is the value", where,
+                       argv[*i + 1], where, argv[*i + 1]);
     return cli_option_set(o, argv[++*i], where, err);
 }
 
@@ -190,7 +225,7 @@ static enum lt_status parse_word(const struct cli_program *p, int argc, char **a
     lt_snprintf(where, sizeof where, "--%.*s", (int)(len < 100 ? len : 100), name);
     struct cli_option *o = cli_option_find(p, name, len);
     if (o)
-        return take_value(o, argc, argv, i, equals ? equals + 1 : NULL, where, err);
+        return take_value(p, o, argc, argv, i, equals ? equals + 1 : NULL, where, err);
     if (len > 3 && (strncmp(name, "no-", 3) == 0 || strncmp(name, "no_", 3) == 0) && !equals) {
         o = cli_option_find(p, name + 3, len - 3);
         if (o && o->type == CLI_FLAG)
@@ -198,7 +233,7 @@ static enum lt_status parse_word(const struct cli_program *p, int argc, char **a
     }
     char text[101];
     lt_snprintf(text, sizeof text, "%.*s", (int)(len < 100 ? len : 100), name);
-    return cli_unknown(p, "command line", text, err);
+    return cli_unknown(p, NULL, text, err);
 }
 
 enum lt_status cli_parse_checked(const struct cli_program *p, int argc, char **argv, bool *help, struct lt_error *err)

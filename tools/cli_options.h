@@ -54,7 +54,7 @@ enum lt_status cli_config_load(const struct cli_program *p, const char *path, st
 /* Sets one option from text; `where` starts the error sentence ("--lora-r", "run.yaml:3: lora_r"). */
 enum lt_status cli_option_set(struct cli_option *o, const char *value, const char *where, struct lt_error *err) LT_MUST_USE;
 struct cli_option *cli_option_find(const struct cli_program *p, const char *name, size_t len);
-/* "unknown option --x: did you mean --y?" */
+/* LT_ERR_INVALID: "unknown option --x; did you mean --y?"; `where`: place in a file, NULL: the command line. */
 enum lt_status cli_unknown(const struct cli_program *p, const char *where, const char *name, struct lt_error *err);
 /* Writes "name=value" of every option, as in force, in `width` columns to stream-free text (lt_free). */
 char *cli_options_text(const struct cli_program *p, int width);

@@ -106,7 +106,7 @@ enum lt_status cli_session_plan(struct cli_session *s, struct lt_plan *plan, str
     lt_plan_add(plan, "program, tokenizer and data so far", lt_memory_counted(&now), true);
     lt_plan_add(plan, "weights, quantized", mem.quantized, true);
     lt_plan_add(plan, "weights, converted", mem.converted, true);
-    lt_plan_add(plan, "norms and biases", mem.vectors, true);
+    lt_plan_add(plan, "norms and biases as read", mem.vectors, true);
     lt_plan_add(plan, "weights, mapped from the file (read-only)", mem.mapped, false);
     return LT_OK;
 }
@@ -175,7 +175,7 @@ static enum lt_status no_chat(void *user, const struct lt_data_message *messages
     (void)text;
     (void)spans;
     (void)span_count;
-    return lt_fail(err, s->chat_error.status, "%s", s->chat_error.message);
+    return lt_fail(err, s->chat_error.status, "%s (option --chat-template)", s->chat_error.message);
 }
 
 struct lt_data_tokenizer cli_data_tokenizer(struct cli_session *s)

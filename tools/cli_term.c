@@ -35,12 +35,14 @@ static void print_log(void *user, enum lt_log_level level, const char *message)
 
 void cli_init(const char *program)
 {
-    struct sigaction action;
+    struct sigaction action, inherited;
     memset(&action, 0, sizeof action);
     action.sa_handler = on_signal;
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    if (sigaction(SIGHUP, NULL, &inherited) == 0 && inherited.sa_handler != SIG_IGN) /* not under nohup */
+        sigaction(SIGHUP, &action, NULL);
     lt_log_set(print_log, (void *)(uintptr_t)program);
 }
 

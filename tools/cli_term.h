@@ -11,7 +11,8 @@
 /* "program: sentence" on stderr.  Exit status for a status: 2 for LT_ERR_INVALID (usage), 130 cancelled, else 1. */
 int cli_report(const char *program, const struct lt_error *err);
 
-/* SIGINT and SIGTERM request cancellation; a second one ends the process at once.  Library log lines go to stderr. */
+/* SIGINT, SIGTERM and a lost terminal request cancellation; a second signal ends the process at once.  Library log
+ * lines go to stderr. */
 void cli_init(const char *program);
 
 bool cli_stdout_is_terminal(void);

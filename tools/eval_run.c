@@ -149,6 +149,7 @@ static enum lt_status produce_logits(void *user, struct lt_file_writer *w, struc
         LT_TRY(lt_batches_get(p->batches, 0, i, &p->batch, err));
         struct lt_tokens t = tokens_of(&p->batch);
         t.label_rows = p->all_rows;
+        t.labels = NULL;
         t.n_labels = t.n_tokens;
         LT_TRY(lt_engine_logits(p->engine, &t, p->logits, err));
         for (int32_t k = 0; k < t.n_tokens; k++) {

@@ -21,8 +21,10 @@ struct run {
     struct lt_batches *train, *eval;
     struct lt_trainer_config config;
     struct lt_trainer *trainer;
+    int64_t batch_rows; /* of the first micro-batch; a file of micro-batches decides itself */
     char method[160];
     char *command_line;
+    char *resume_path;
 };
 
 static void close_run(struct run *r)
@@ -36,6 +38,7 @@ static void close_run(struct run *r)
     lt_lora_config_deinit(&r->lora);
     cli_session_close(&r->session);
     lt_free(r->command_line);
+    lt_free(r->resume_path);
 }
 
 static void report_data(const char *path, const struct lt_dataset *ds, int64_t max_length)
@@ -70,6 +73,18 @@ static enum lt_status load_datasets(struct run *r, struct lt_error *err)
     return LT_OK;
 }
 
+static enum lt_status count_batch_rows(struct run *r, struct lt_error *err)
+{
+    struct lt_batch first = {0};
+    int32_t tokens, labels;
+    LT_TRY(lt_batches_capacity(r->train, 1, &tokens, &labels, err));
+    LT_TRY(lt_batch_init(&first, tokens, labels, err));
+    enum lt_status status = lt_batches_get(r->train, 0, 0, &first, err);
+    r->batch_rows = first.n_examples;
+    lt_batch_deinit(&first);
+    return status;
+}
+
 static enum lt_status make_batches(struct run *r, struct lt_error *err)
 {
     const struct train_options *o = &r->command.o;
@@ -84,6 +99,7 @@ static enum lt_status make_batches(struct run *r, struct lt_error *err)
         LT_TRY(lt_batches_from_pretokenized(&r->train, o->pretokenized, r->session.model->vocab, &opt, err));
     else
         LT_TRY(lt_batches_from_dataset(&r->train, &r->train_data, &opt, err));
+    LT_TRY(count_batch_rows(r, err));
     struct lt_batches_options eval = {.batch_size = (int32_t)o->eval_batch_size, .accumulation = 1, .max_length = opt.max_length};
     if (o->eval_pretokenized)
         return lt_batches_from_pretokenized(&r->eval, o->eval_pretokenized, r->session.model->vocab, &eval, err);
@@ -112,20 +128,28 @@ static enum lt_status choose_params(struct run *r, struct lt_error *err)
     return LT_OK;
 }
 
+/* Positions that a source needs: the longest row of a dataset, the columns of a pre-tokenized file. */
+static int64_t longest_sequence(const struct lt_dataset *ds, const struct lt_batches *batches)
+{
+    int64_t rows = 0, columns = 0;
+    if (batches)
+        lt_batches_shape(batches, &rows, &columns);
+    return columns > 0 ? columns : ds->longest;
+}
+
 /* The longest sequence decides the size of the rope tables and must fit learned positions. */
 static enum lt_status set_positions(struct run *r, struct lt_error *err)
 {
-    int64_t rows, columns, longest;
-    lt_batches_shape(r->train, &rows, &columns);
-    longest = columns > 0 ? columns : r->command.o.max_length;
-    if (r->eval) {
-        lt_batches_shape(r->eval, &rows, &columns);
-        longest = columns > longest ? columns : longest;
-    }
+    int64_t longest = longest_sequence(&r->train_data, r->train), of_eval = longest_sequence(&r->eval_data, r->eval);
     struct lt_model *m = r->session.model;
+    if (of_eval > longest)
+        longest = of_eval;
     if (m->rope_tables == 0 && longest > m->max_positions)
-        return lt_fail(err, LT_ERR_INVALID, "sequences of %lld tokens exceed the %d positions of this model: use --max-length %d",
-                       (long long)longest, m->max_positions, m->max_positions);
+        return lt_fail(err, LT_ERR_INVALID,
+                       "sequences of %lld tokens exceed the %d positions of this model: %s %d",
+                       (long long)longest, m->max_positions,
+                       r->command.o.pretokenized ? "cut the rows of the pre-tokenized file to" : "use --max-length",
+                       m->max_positions);
     if (longest > m->max_positions)
         lt_log(LT_LOG_WARNING, "sequences of %lld tokens are longer than the %d positions this model was trained with",
                (long long)longest, m->max_positions);
@@ -141,6 +165,7 @@ static enum lt_status create_trainer(struct run *r, struct lt_error *err)
     r->config.full_source = o->full_finetune ? r->session.dir : NULL;
     r->config.tokenizer_source = r->session.dir;
     r->config.command_line = r->command_line;
+    r->config.batch_size = (int32_t)(o->pretokenized ? r->batch_rows : o->batch_size);
     struct lt_trainer_events events = train_report_events();
     return lt_trainer_create(&r->trainer, &r->config, r->session.model, &r->params, r->session.backend, r->train, r->eval,
                              &events, err);
@@ -156,7 +181,8 @@ static enum lt_status print_summary(struct run *r, struct lt_plan *plan, struct 
                               .rows = lt_batches_rows(r->train),
                               .max_steps = lt_trainer_max_steps(r->trainer),
                               .steps_per_epoch = lt_batches_steps_per_epoch(r->train),
-                              .batch_rows = o->batch_size,
+                              .batch_rows = r->batch_rows,
+                              .packed_rows = o->packing ? (int64_t)r->train_data.count : 0,
                               .accumulation = o->accumulation};
     double rate;
     LT_TRY(train_measure_rate(r->session.backend, &rate, err));
@@ -191,15 +217,33 @@ static enum lt_status start_parameters(struct run *r, struct lt_error *err)
     return status;
 }
 
-static enum lt_status resume(struct run *r, struct lt_error *err)
+/* Before the weights are loaded, which may take long: is there such a checkpoint? */
+static enum lt_status find_checkpoint(struct run *r, struct lt_error *err)
 {
     const struct train_options *o = &r->command.o;
-    if (strcmp(o->resume, "last") != 0 && strcmp(o->resume, "true") != 0 && strcmp(o->resume, "True") != 0)
-        return lt_trainer_resume(r->trainer, o->resume, err);
-    char *path;
-    LT_TRY(lt_trainer_last_checkpoint(o->output_dir, &path, err));
-    enum lt_status status = lt_trainer_resume(r->trainer, path, err);
-    lt_free(path);
+    if (strcmp(o->resume, "last") == 0 || strcmp(o->resume, "true") == 0 || strcmp(o->resume, "True") == 0)
+        return lt_trainer_last_checkpoint(o->output_dir, &r->resume_path, err);
+    r->resume_path = lt_strdup(o->resume);
+    char *state = lt_path_join(o->resume, "lora_train_state.json");
+    enum lt_file_kind kind = state ? lt_file_kind(state) : LT_FILE_NONE;
+    lt_free(state);
+    if (!r->resume_path || !state)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory while looking for %s", o->resume);
+    if (kind != LT_FILE_REGULAR)
+        return lt_fail(err, LT_ERR_NOT_FOUND,
+                       "%s: no lora_train_state.json in there; name a checkpoint-N folder that lora-train wrote, or `last`",
+                       o->resume);
+    return LT_OK;
+}
+
+/* The same for a broken adapter. */
+static enum lt_status check_adapter(struct run *r, struct lt_error *err)
+{
+    float *values = lt_alloc_zero(r->params.elements, sizeof *values);
+    if (!values)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory for %zu parameters", r->params.elements);
+    enum lt_status status = lt_adapter_load(&r->params, r->command.o.init_adapter, values, err);
+    lt_free(values);
     return status;
 }
 
@@ -215,6 +259,10 @@ static enum lt_status prepare(struct run *r, struct lt_error *err)
     LT_TRY(load_datasets(r, err));
     LT_TRY(make_batches(r, err));
     LT_TRY(choose_params(r, err));
+    if (o->resume)
+        LT_TRY(find_checkpoint(r, err));
+    if (o->init_adapter)
+        LT_TRY(check_adapter(r, err));
     LT_TRY(set_positions(r, err));
     return create_trainer(r, err);
 }
@@ -230,7 +278,7 @@ static enum lt_status train(struct run *r, struct lt_error *err)
     if (o->plan)
         return LT_OK;
     LT_TRY(cli_session_load_weights(&r->session, err));
-    LT_TRY(o->resume ? resume(r, err) : start_parameters(r, err));
+    LT_TRY(o->resume ? lt_trainer_resume(r->trainer, r->resume_path, err) : start_parameters(r, err));
     if (o->dump_step)
         return lt_trainer_dump_step(r->trainer, o->dump_step, err);
     return lt_trainer_run(r->trainer, err);

@@ -113,7 +113,10 @@ static void optimization_rows(struct table *t, struct train_options *o)
     number(t, "adam-beta2", NULL, CLI_DOUBLE, &o->adam_beta2, 0, 0.99999999, "decay of the second moment");
     number(t, "adam-epsilon", NULL, CLI_DOUBLE, &o->adam_epsilon, 1e-30, 1, "added to the denominator");
     number(t, "max-grad-norm", "grad-clip", CLI_DOUBLE, &o->max_grad_norm, 0, 1e9, "clipping; 0 turns it off");
-    choice(t, "optim", "optimizer", &o->optim, "adamw_torch,adamw", "optimizer");
+    choice(t, "optim", "optimizer", &o->optim,
+           "adamw_torch,adamw_8bit,paged_adamw_8bit,paged_adamw_32bit,sgd,lion_32bit,adamw,adamw_hf,adamw_torch_fused,"
+           "adamw_bnb_8bit,paged_adamw",
+           "optimizer; paged: its state in a file, not in memory");
     choice(t, "gradient-checkpointing", NULL, &o->gradient_checkpointing, "true,false,selective",
            "what is computed again in the backward pass: whole layers, nothing, or the cheap parts");
     number(t, "seed", NULL, CLI_INT, &o->seed, 0, 9e15, "order of the data, initial adapter, dropout");
@@ -156,14 +159,19 @@ void train_command_init(struct train_command *c)
                                       .config_path = &c->o.config};
 }
 
+static bool missing(const char *value) /* an unset variable of a shell script is an empty word */
+{
+    return !value || !*value;
+}
+
 static enum lt_status check_data(const struct train_options *o, struct lt_error *err)
 {
-    if (!o->data && !o->pretokenized)
+    if (missing(o->data) && missing(o->pretokenized))
         return lt_fail(err, LT_ERR_INVALID, "--data is missing: name a JSONL file (or --pretokenized FILE)");
     if (o->data && o->pretokenized)
         return lt_fail(err, LT_ERR_INVALID, "--data and --pretokenized exclude each other");
-    if (o->eval_data && o->val_split > 0)
-        return lt_fail(err, LT_ERR_INVALID, "--eval-data and --val-split exclude each other");
+    if ((o->eval_data != NULL) + (o->eval_pretokenized != NULL) + (o->val_split > 0) > 1)
+        return lt_fail(err, LT_ERR_INVALID, "--eval-data, --eval-pretokenized and --val-split exclude each other");
     if (o->pretokenized && (o->val_split > 0 || o->packing))
         return lt_fail(err, LT_ERR_INVALID, "--val-split and --packing need --data, not --pretokenized");
     return LT_OK;
@@ -172,11 +180,13 @@ static enum lt_status check_data(const struct train_options *o, struct lt_error 
 enum lt_status train_options_check(struct train_command *c, struct lt_error *err)
 {
     struct train_options *o = &c->o;
-    if (!o->model.model)
+    if (missing(o->model.model))
         return lt_fail(err, LT_ERR_INVALID, "--model is missing: name a checkpoint folder");
     LT_TRY(check_data(o, err));
-    if (!o->output_dir && !o->plan && !o->dump_step)
+    if (missing(o->output_dir) && !o->plan && !o->dump_step)
         return lt_fail(err, LT_ERR_INVALID, "--output-dir is missing: name the folder for the result");
+    if (missing(o->output_dir) && o->resume)
+        return lt_fail(err, LT_ERR_INVALID, "--resume-from-checkpoint needs --output-dir, where the run goes on");
     if (o->full_finetune && o->model.load_in_4bit)
         return lt_fail(err, LT_ERR_INVALID, "--full-finetune cannot train 4-bit weights: leave --load-in-4bit out");
     if (o->full_finetune && o->init_adapter)
@@ -185,7 +195,7 @@ enum lt_status train_options_check(struct train_command *c, struct lt_error *err
         o->learning_rate = 2e-5;
     bool eval_source = o->eval_data || o->val_split > 0 || o->eval_pretokenized;
     if (!eval_source && strcmp(o->eval_strategy, "no") != 0)
-        return lt_fail(err, LT_ERR_INVALID, "--eval-strategy %s needs --eval-data or --val-split", o->eval_strategy);
+        return lt_fail(err, LT_ERR_INVALID, "--eval-strategy %s needs --eval-data, --eval-pretokenized or --val-split", o->eval_strategy);
     if (eval_source && !cli_seen(&c->program, "eval-strategy"))
         o->eval_strategy = cli_seen(&c->program, "eval-steps") ? "steps" : "epoch";
     return LT_OK;
@@ -224,6 +234,7 @@ enum lt_status train_trainer_config(struct lt_trainer_config *config, const stru
     *config = (struct lt_trainer_config){
         .num_train_epochs = o->num_train_epochs,
         .max_steps = o->max_steps,
+        .batch_size = (int32_t)o->batch_size,
         .accumulation = (int32_t)o->accumulation,
         .seed = (uint64_t)o->seed,
         .optimizer = {.beta1 = o->adam_beta1,
@@ -245,6 +256,7 @@ enum lt_status train_trainer_config(struct lt_trainer_config *config, const stru
         .recompute = strcmp(o->gradient_checkpointing, "true") == 0    ? LT_RECOMPUTE_FULL
                      : strcmp(o->gradient_checkpointing, "false") == 0 ? LT_RECOMPUTE_NONE
                                                                       : LT_RECOMPUTE_SELECTIVE,
-        .output_dir = o->output_dir};
+        .output_dir = missing(o->output_dir) ? "." : o->output_dir}; /* --plan and --dump-step write nothing there */
+    LT_TRY(lt_optimizer_parse(&config->optimizer, o->optim, err));
     return lt_schedule_kind_parse(&config->schedule.kind, o->scheduler, err);
 }

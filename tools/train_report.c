@@ -97,11 +97,16 @@ void train_print_summary(const struct train_summary *s)
            cli_count(a, sizeof a, s->model->parameters), s->model->layers);
     printf("Method     %s: %s trainable parameters (%.2f %%)\n", s->method, cli_count(a, sizeof a, s->params->trainable),
            100.0 * (double)s->params->trainable / (double)s->model->parameters);
-    printf("Data       %s rows, %s tokens, %s targets an epoch\n", cli_count(a, sizeof a, (uint64_t)s->rows),
-           cli_count(b, sizeof b, (uint64_t)s->tokens_per_epoch), cli_count(c, sizeof c, (uint64_t)s->targets_per_epoch));
+    printf("Data       %s ", cli_count(a, sizeof a, (uint64_t)(s->packed_rows > 0 ? s->packed_rows : s->rows)));
+    if (s->packed_rows > 0)
+        printf("rows packed into %s sequences", cli_count(a, sizeof a, (uint64_t)s->rows));
+    else
+        printf("rows");
+    printf(", %s tokens, %s targets an epoch\n", cli_count(b, sizeof b, (uint64_t)s->tokens_per_epoch),
+           cli_count(c, sizeof c, (uint64_t)s->targets_per_epoch));
     printf("Schedule   %lld steps of %lld x %lld rows, %lld steps an epoch\n", (long long)s->max_steps,
            (long long)s->accumulation, (long long)s->batch_rows, (long long)s->steps_per_epoch);
-    printf("Estimate   about %s\n", cli_duration(a, sizeof a, s->seconds));
+    printf("Estimate   %s\n", s->seconds < 1 ? "under a second" : cli_duration(a, sizeof a, s->seconds));
     if (s->seconds > 86400)
         printf("           That is more than a day: fewer --max-steps, a shorter --max-length or a smaller model would "
                "shorten it.\n");

@@ -39,6 +39,9 @@ const lt_cpu_op_fn lt_cpu_op_table[LT_OP_COUNT] = {
     [LT_OP_SCATTER_ROWS] = lt_cpu_op_scatter_rows,
     [LT_OP_GRAD_NORM] = lt_cpu_op_grad_norm,
     [LT_OP_ADAMW] = lt_cpu_op_adamw,
+    [LT_OP_ADAMW8] = lt_cpu_op_adamw8,
+    [LT_OP_SGD] = lt_cpu_op_sgd,
+    [LT_OP_LION] = lt_cpu_op_lion,
 };
 
 struct lt_compiled {
@@ -59,7 +62,7 @@ static enum lt_status cpu_buffer_create(struct lt_backend *be, size_t size, stru
 {
     (void)be;
     *out = NULL;
-    struct lt_buffer *b = lt_alloc(sizeof *b);
+    struct lt_buffer *b = lt_alloc_zero(1, sizeof *b);
     if (b) {
         b->size = size;
         b->data = lt_alloc_pages(size);
@@ -72,10 +75,32 @@ static enum lt_status cpu_buffer_create(struct lt_backend *be, size_t size, stru
     return lt_fail(err, LT_ERR_NOMEM, "out of memory: could not get a buffer of %zu bytes", size);
 }
 
+static enum lt_status cpu_buffer_create_paged(struct lt_backend *be, size_t size, const char *dir,
+                                              struct lt_buffer **out, struct lt_error *err)
+{
+    (void)be;
+    *out = NULL;
+    struct lt_buffer *b = lt_alloc_zero(1, sizeof *b);
+    if (!b)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory for a paged buffer");
+    enum lt_status status = lt_file_scratch_open(&b->pages, dir, size, err);
+    if (status != LT_OK) {
+        lt_free(b);
+        return status;
+    }
+    b->data = b->pages.data;
+    b->size = size;
+    b->paged = true;
+    *out = b;
+    return LT_OK;
+}
+
 static void cpu_buffer_destroy(struct lt_backend *be, struct lt_buffer *b)
 {
     (void)be;
-    if (b)
+    if (b && b->paged)
+        lt_file_scratch_close(&b->pages);
+    else if (b)
         lt_free_pages(b->data, b->size);
     lt_free(b);
 }
@@ -94,7 +119,7 @@ static enum lt_status cpu_buffer_write(struct lt_backend *be, struct lt_buffer *
     (void)be;
     LT_TRY(check_range(b, offset, n, err));
     memcpy(b->data + offset, src, n);
-    return LT_OK;
+    return b->paged ? lt_file_scratch_release(&b->pages, offset, n, err) : LT_OK;
 }
 
 static enum lt_status cpu_buffer_read(struct lt_backend *be, struct lt_buffer *b, size_t offset, void *dst,
@@ -112,7 +137,7 @@ static enum lt_status cpu_buffer_zero(struct lt_backend *be, struct lt_buffer *b
     (void)be;
     LT_TRY(check_range(b, offset, n, err));
     memset(b->data + offset, 0, n);
-    return LT_OK;
+    return b->paged ? lt_file_scratch_release(&b->pages, offset, n, err) : LT_OK;
 }
 
 static void *cpu_buffer_host(struct lt_backend *be, struct lt_buffer *b)
@@ -198,6 +223,11 @@ static int64_t live_rows(const struct lt_value *v, const struct lt_capacity *cap
     return v->rows == LT_ROWS_LABELS ? params->n_labels : lt_value_capacity_rows(v, cap);
 }
 
+static size_t extern_offset(const struct lt_value *v)
+{
+    return (size_t)v->ext_offset * (lt_dtype_bits(v->dtype) / 8);
+}
+
 static void *resolve(const struct lt_run *run, const struct lt_value *v, int number)
 {
     if (v->storage == LT_STORE_ARENA)
@@ -205,7 +235,7 @@ static void *resolve(const struct lt_run *run, const struct lt_value *v, int num
     if (v->storage == LT_STORE_TAPE)
         return run->tape->data + run->tape_offset + v->offset;
     const struct lt_binding *b = &run->bindings[number];
-    return b->weight ? NULL : b->buffer->data + b->offset + (size_t)v->ext_offset * sizeof(float);
+    return b->weight ? NULL : b->buffer->data + b->offset + extern_offset(v);
 }
 
 static void fill_call(struct lt_cpu_call *c, const struct lt_program *p, const struct lt_node *n,
@@ -237,6 +267,20 @@ static void fill_call(struct lt_cpu_call *c, const struct lt_program *p, const s
     }
 }
 
+/* What an op has written to paged buffers leaves memory before the next op runs. */
+static enum lt_status release_pages(const struct lt_program *p, const struct lt_node *n,
+                                    const struct lt_run *run, struct lt_error *err)
+{
+    for (int k = 0; k < LT_MAX_OUT; k++) {
+        const struct lt_value *v = n->out[k] >= 0 ? &p->graph.values[n->out[k]] : NULL;
+        const struct lt_binding *b = v && v->storage == LT_STORE_EXTERN ? &run->bindings[n->out[k]] : NULL;
+        if (b && b->buffer && b->buffer->paged)
+            LT_TRY(lt_file_scratch_release(&b->buffer->pages, b->offset + extern_offset(v),
+                                           lt_value_bytes(v, &p->capacity), err));
+    }
+    return LT_OK;
+}
+
 static enum lt_status cpu_run(struct lt_backend *be, const struct lt_compiled *code, const struct lt_run *run,
                               struct lt_error *err)
 {
@@ -250,9 +294,17 @@ static enum lt_status cpu_run(struct lt_backend *be, const struct lt_compiled *c
                             .capacity = &p->capacity,
                             .params = &run->params,
                             .workspace = run->workspace ? run->workspace->data : NULL};
+    struct lt_op_time *times = be->op_times;
     for (size_t i = 0; i < p->graph.node_count; i++) {
+        enum lt_op op = p->graph.nodes[i].op;
+        double start = times ? lt_clock_seconds() : 0;
         fill_call(&c, p, &p->graph.nodes[i], run);
-        lt_cpu_op_table[p->graph.nodes[i].op](&c);
+        lt_cpu_op_table[op](&c);
+        if (times) {
+            times[op].seconds += lt_clock_seconds() - start;
+            times[op].calls++;
+        }
+        LT_TRY(release_pages(p, &p->graph.nodes[i], run, err));
     }
     return LT_OK;
 }
@@ -260,6 +312,7 @@ static enum lt_status cpu_run(struct lt_backend *be, const struct lt_compiled *c
 static const struct lt_backend_ops cpu_ops = {
     .destroy = cpu_destroy,
     .buffer_create = cpu_buffer_create,
+    .buffer_create_paged = cpu_buffer_create_paged,
     .buffer_destroy = cpu_buffer_destroy,
     .buffer_write = cpu_buffer_write,
     .buffer_read = cpu_buffer_read,

@@ -6,11 +6,14 @@
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/kernels.h"
 #include "core/backend/backend.h"
+#include "core/base/file.h"
 #include "core/graph/program.h"
 
 struct lt_buffer {
     unsigned char *data;
     size_t size;
+    bool paged;
+    struct lt_file_scratch pages; /* of a paged buffer: what data points to */
 };
 
 struct lt_device_weight {
@@ -42,6 +45,14 @@ extern const lt_cpu_op_fn lt_cpu_op_table[LT_OP_COUNT];
 /* Bytes of workspace that this op wants at capacity. */
 size_t lt_cpu_op_workspace(const struct lt_cpu *cpu, const struct lt_program *p, const struct lt_node *n);
 
+size_t lt_cpu_grad_norm_workspace(int64_t n); /* of GRAD_NORM over n elements */
+
+/* Threads for an op over n elements: waking the others costs more than a small op. */
+static inline int lt_cpu_threads(const struct lt_cpu_call *c, int64_t n)
+{
+    return n < 16384 ? 1 : c->cpu->threads;
+}
+
 /* Thread `t` of `threads` gets [*begin, *end) of n, in multiples of `grain`. */
 static inline void lt_cpu_share(int64_t n, int64_t grain, int t, int threads, int64_t *begin, int64_t *end)
 {
@@ -59,7 +70,7 @@ static inline void lt_cpu_share(int64_t n, int64_t grain, int t, int threads, in
     X(linear) X(lora) X(rmsnorm) X(layernorm) X(rope) X(split) X(concat) X(kv_store) X(attention) X(act)  \
         X(glu) X(add) X(dropout) X(gather_rows) X(cross_entropy) X(embed_dw) X(linear_dx) X(linear_dw)    \
             X(bias_db) X(lora_bwd) X(rmsnorm_bwd) X(layernorm_bwd) X(attention_bwd) X(act_bwd) X(glu_bwd) \
-                X(scatter_rows) X(grad_norm) X(adamw)
+                X(scatter_rows) X(grad_norm) X(adamw) X(adamw8) X(sgd) X(lion)
 #define LT_DECLARE(name) void lt_cpu_op_##name(const struct lt_cpu_call *c);
 LT_CPU_OPS(LT_DECLARE)
 #undef LT_DECLARE

@@ -56,7 +56,7 @@ static void forward_rows(const struct lt_cpu_call *c, int64_t head, int64_t begi
 void lt_cpu_op_attention(const struct lt_cpu_call *c)
 {
     int64_t rows = c->in_rows[0], heads = c->node->attr.heads, blocks = lt_div_up(rows, ATTENTION_ROWS);
-#pragma omp parallel for num_threads(c->cpu->threads) schedule(dynamic)
+#pragma omp parallel for num_threads(lt_cpu_threads(c, 8 * rows * c->in_cols[0])) schedule(dynamic)
     for (int64_t task = 0; task < blocks * heads; task++) {
         int64_t block = blocks - 1 - task / heads; /* the longest rows first */
         forward_rows(c, task % heads, block * ATTENTION_ROWS, lt_min_i64(rows, (block + 1) * ATTENTION_ROWS));
@@ -130,54 +130,12 @@ void lt_cpu_op_attention_bwd(const struct lt_cpu_call *c)
     }
 }
 
-enum {
-    NORM_BLOCK = 1 << 16
-}; /* elements of one partial sum; fixed, so that threads do not change the order */
-
 size_t lt_cpu_op_workspace(const struct lt_cpu *cpu, const struct lt_program *p, const struct lt_node *n)
 {
     if (n->op == LT_OP_ATTENTION_BWD)
         return starts_bytes(p->capacity.tokens) +
                (size_t)cpu->threads * scratch_bytes(&n->attr, p->capacity.tokens);
     if (n->op == LT_OP_GRAD_NORM)
-        return (size_t)lt_div_up(p->graph.values[n->in[0]].cols, NORM_BLOCK) * sizeof(double);
+        return lt_cpu_grad_norm_workspace(p->graph.values[n->in[0]].cols);
     return 0;
-}
-
-void lt_cpu_op_grad_norm(const struct lt_cpu_call *c)
-{
-    const float *g = c->in[0];
-    int64_t n = c->in_cols[0], blocks = lt_div_up(n, NORM_BLOCK);
-    double *partial = (double *)(void *)c->workspace, sum = 0;
-#pragma omp parallel for num_threads(c->cpu->threads) schedule(static)
-    for (int64_t b = 0; b < blocks; b++)
-        partial[b] = c->cpu->k.sum_squares(g + b * NORM_BLOCK, lt_min_i64(NORM_BLOCK, n - b * NORM_BLOCK));
-    for (int64_t b = 0; b < blocks; b++)
-        sum += partial[b];
-    *(float *)c->out[0] = (float)__builtin_sqrt(sum);
-}
-
-void lt_cpu_op_adamw(const struct lt_cpu_call *c)
-{
-    const float *g = c->in[0], norm = *(const float *)c->in[1];
-    float *p = c->out[0], *m = c->out[1], *v = c->out[2];
-    const struct lt_step_params *s = c->params;
-    struct lt_adamw_args args = {.lr = s->lr,
-                                 .beta1 = s->beta1,
-                                 .beta2 = s->beta2,
-                                 .eps = s->eps,
-                                 .weight_decay = c->node->attr.decay ? s->weight_decay : 0.0,
-                                 .bias_correction1 = s->bias_correction1,
-                                 .sqrt_bias_correction2 = s->sqrt_bias_correction2,
-                                 .clip = 1.0f};
-    if (s->max_grad_norm > 0) {
-        float clip = s->max_grad_norm / (norm + 1e-6f);
-        args.clip = clip < 1.0f ? clip : 1.0f;
-    }
-#pragma omp parallel num_threads(c->cpu->threads)
-    {
-        int64_t b, e;
-        lt_cpu_share(c->in_cols[0], 64, omp_get_thread_num(), omp_get_num_threads(), &b, &e);
-        c->cpu->k.adamw(p + b, m + b, v + b, g + b, e - b, &args);
-    }
 }

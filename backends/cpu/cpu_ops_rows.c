@@ -22,7 +22,7 @@ void lt_cpu_op_embed(const struct lt_cpu_call *c)
     const struct lt_weight *w = c->weight[1];
     float *y = c->out[0], scale = c->node->attr.scale;
     int64_t cols = c->out_cols[0];
-#pragma omp parallel num_threads(c->cpu->threads)
+#pragma omp parallel num_threads(lt_cpu_threads(c, c->out_rows[0] * c->out_cols[0]))
     {
         int64_t begin, end;
         my_rows(c->out_rows[0], &begin, &end);
@@ -40,7 +40,7 @@ void lt_cpu_op_embed_dw(const struct lt_cpu_call *c)
     const int32_t *ids = c->in[1];
     float *dw = c->out[0], scale = c->node->attr.scale;
     int64_t rows = c->in_rows[0], cols = c->in_cols[0];
-#pragma omp parallel num_threads(c->cpu->threads)
+#pragma omp parallel num_threads(lt_cpu_threads(c, c->in_rows[0] * c->in_cols[0]))
     {
         int64_t begin, end;
         my_elements(cols, &begin, &end);
@@ -56,7 +56,7 @@ void lt_cpu_op_rmsnorm(const struct lt_cpu_call *c)
     const float *x = c->in[0], *w = c->in[1];
     float *y = c->out[0], *rstd = c->out[1];
     int64_t cols = c->in_cols[0];
-#pragma omp parallel num_threads(c->cpu->threads)
+#pragma omp parallel num_threads(lt_cpu_threads(c, c->in_rows[0] * c->in_cols[0]))
     {
         int64_t b, e;
         my_rows(c->in_rows[0], &b, &e);
@@ -70,7 +70,7 @@ void lt_cpu_op_rmsnorm_bwd(const struct lt_cpu_call *c)
     float *dx = c->out[0], *dw = c->out[1];
     int64_t rows = c->in_rows[0], cols = c->in_cols[0];
     bool plus_one = c->node->attr.plus_one;
-#pragma omp parallel num_threads(c->cpu->threads)
+#pragma omp parallel num_threads(lt_cpu_threads(c, c->in_rows[0] * c->in_cols[0]))
     {
         int64_t b, e;
         if (dw) { /* before dx, which may overwrite dy */
@@ -90,7 +90,7 @@ void lt_cpu_op_layernorm(const struct lt_cpu_call *c)
     const float *x = c->in[0], *w = c->in[1], *bias = c->in[2];
     float *y = c->out[0], *mean = c->out[1], *rstd = c->out[2];
     int64_t cols = c->in_cols[0];
-#pragma omp parallel num_threads(c->cpu->threads)
+#pragma omp parallel num_threads(lt_cpu_threads(c, c->in_rows[0] * c->in_cols[0]))
     {
         int64_t b, e;
         my_rows(c->in_rows[0], &b, &e);
@@ -104,7 +104,7 @@ void lt_cpu_op_layernorm_bwd(const struct lt_cpu_call *c)
     const float *dy = c->in[0], *x = c->in[1], *w = c->in[2], *mean = c->in[3], *rstd = c->in[4];
     float *dx = c->out[0], *dw = c->out[1], *db = c->out[2];
     int64_t rows = c->in_rows[0], cols = c->in_cols[0];
-#pragma omp parallel num_threads(c->cpu->threads)
+#pragma omp parallel num_threads(lt_cpu_threads(c, c->in_rows[0] * c->in_cols[0]))
     {
         int64_t b, e;
         my_elements(cols, &b, &e);
@@ -127,7 +127,7 @@ void lt_cpu_op_rope(const struct lt_cpu_call *c)
     const int32_t *positions = c->in[1];
     float *y = c->out[0];
     int64_t cols = c->in_cols[0];
-#pragma omp parallel num_threads(c->cpu->threads)
+#pragma omp parallel num_threads(lt_cpu_threads(c, c->in_rows[0] * c->in_cols[0]))
     {
         int64_t b, e;
         my_rows(c->in_rows[0], &b, &e);
@@ -141,7 +141,7 @@ static void move_columns(const struct lt_cpu_call *c, bool split)
 {
     int64_t wide_cols = split ? c->in_cols[0] : c->out_cols[0];
     int64_t rows = split ? c->in_rows[0] : c->out_rows[0];
-#pragma omp parallel num_threads(c->cpu->threads)
+#pragma omp parallel num_threads(lt_cpu_threads(c, rows * wide_cols))
     {
         int64_t b, e, at = 0;
         my_rows(rows, &b, &e);
@@ -183,7 +183,7 @@ void lt_cpu_op_act(const struct lt_cpu_call *c)
 {
     const float *x = c->in[0];
     float *y = c->out[0];
-#pragma omp parallel num_threads(c->cpu->threads)
+#pragma omp parallel num_threads(lt_cpu_threads(c, c->in_rows[0] * c->in_cols[0]))
     {
         int64_t b, e;
         my_elements(c->in_rows[0] * c->in_cols[0], &b, &e);
@@ -195,7 +195,7 @@ void lt_cpu_op_act_bwd(const struct lt_cpu_call *c)
 {
     const float *dy = c->in[0], *x = c->in[1];
     float *dx = c->out[0];
-#pragma omp parallel num_threads(c->cpu->threads)
+#pragma omp parallel num_threads(lt_cpu_threads(c, c->in_rows[0] * c->in_cols[0]))
     {
         int64_t b, e;
         my_elements(c->in_rows[0] * c->in_cols[0], &b, &e);
@@ -207,7 +207,7 @@ void lt_cpu_op_glu(const struct lt_cpu_call *c)
 {
     const float *gate = c->in[0], *up = c->in[1];
     float *y = c->out[0];
-#pragma omp parallel num_threads(c->cpu->threads)
+#pragma omp parallel num_threads(lt_cpu_threads(c, c->in_rows[0] * c->in_cols[0]))
     {
         int64_t b, e;
         my_elements(c->in_rows[0] * c->in_cols[0], &b, &e);
@@ -219,7 +219,7 @@ void lt_cpu_op_glu_bwd(const struct lt_cpu_call *c)
 {
     const float *dy = c->in[0], *gate = c->in[1], *up = c->in[2];
     float *dgate = c->out[0], *dup = c->out[1];
-#pragma omp parallel num_threads(c->cpu->threads)
+#pragma omp parallel num_threads(lt_cpu_threads(c, c->in_rows[0] * c->in_cols[0]))
     {
         int64_t b, e;
         my_elements(c->in_rows[0] * c->in_cols[0], &b, &e);
@@ -231,7 +231,7 @@ void lt_cpu_op_add(const struct lt_cpu_call *c)
 {
     const float *x = c->in[0], *z = c->in[1];
     float *y = c->out[0];
-#pragma omp parallel num_threads(c->cpu->threads)
+#pragma omp parallel num_threads(lt_cpu_threads(c, c->in_rows[0] * c->in_cols[0]))
     {
         int64_t b, e;
         my_elements(c->in_rows[0] * c->in_cols[0], &b, &e);

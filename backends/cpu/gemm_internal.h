@@ -1,9 +1,9 @@
 /* What the GEMM providers share: the micro-kernel table and the way a weight is read as an operand.
  *
- * Arithmetic of the native and ref providers: element (m, n) is one chain of fused multiply-adds over k in order,
+ * Arithmetic of the native and ref providers: element (m, n) is one chain of fused multiply-adds over k,
  *     s = (accumulate ? C : 0) + bias;  s = fma(a[k], w[k], s) for k = 0 … K-1
- * A chain can be cut anywhere and continued from the f32 in C, so block sizes, tiles, threads and vector width never
- * show in the result. */
+ * A chain can be cut anywhere and continued from the f32 in C, so block sizes, tiles, threads and vector
+ * width never show in the result. */
 #ifndef LT_BACKENDS_CPU_GEMM_INTERNAL_H
 #define LT_BACKENDS_CPU_GEMM_INTERNAL_H
 
@@ -27,17 +27,26 @@ struct lt_gemm_tile {
 struct lt_gemm_kernel {
     int mr, nr; /* largest micro-tile */
     int lanes;  /* floats in a vector; nr is a multiple */
-    /* Blocks that travel with the kernel: kc · panels · nr floats of packed W are to stay in the second-level
-     * cache while every row of A passes by. */
+    /* Blocks that travel with the kernel: kc · panels · nr floats of packed W are to stay in the
+     * second-level cache while every row of A passes by.  kc: a multiple of 64, the usual block of scales. */
     int kc, panels;
     void (*tile)(const struct lt_gemm_tile *tile);
     /* dst[c*ldd + r] = src[r*lds + c] for r < rows, 0 for rows <= r < lanes; rows <= lanes. */
     void (*transpose)(float *dst, int64_t ldd, const float *src, int64_t lds, int rows, int64_t cols);
-    /* src[rows, cols] to rows k0 … k0+rows-1 of panels of nr columns and kc rows: panel j at dst + j*kc*nr holds
-     * [kc][w] with w = nr, in the last panel the remaining columns rounded up to lanes, padded with 0. */
+    /* src[rows, cols] to rows k0 … k0+rows-1 of panels of nr columns and kc rows: panel j holds [kc][w]
+     * with w = nr, in the last panel the remaining columns rounded up to lanes, padded with 0. */
     void (*panels_copy)(float *dst, int64_t kc, int64_t k0, const float *src, int64_t lds, int64_t rows,
                         int64_t cols);
 };
+
+/* Floats from one packed panel to the next.  The gap keeps panels from starting in the same places of the
+ * caches. */
+enum { LT_GEMM_PANEL_GAP = 80 };
+
+static inline int64_t lt_gemm_panel_stride(int64_t kc, int64_t nr)
+{
+    return kc * nr + LT_GEMM_PANEL_GAP;
+}
 
 extern const struct lt_gemm_kernel lt_gemm_kernel_ref;
 extern const struct lt_gemm_kernel lt_gemm_kernel_avx2;

@@ -1,11 +1,11 @@
 /* The project's own GEMM: packed panels of W in the second-level cache, A read where it lies.
  *
- * The product is cut into jobs of (rows of C) x (a few panels of columns); threads take jobs from a counter.  A job
- * walks k in blocks: it decodes its panels of op(W) for the block straight into the layout of the micro-kernel,
- * then passes all its rows of A over them.  So W is decoded once a pass (once per group of rows where a narrow
- * product is also cut by rows) and threads share nothing but the counter.  Goto and van de Geijn, "Anatomy of
- * high-performance matrix multiplication", 2008, less the packing of A: with eight rows or fewer a tile, broadcasts from
- * the rows themselves were measured to be as fast. */
+ * The product is cut into jobs of (rows of C) x (a few panels of columns); threads take jobs from a
+ * counter.  A job walks k in blocks: it decodes its panels of op(W) for the block straight into the layout
+ * of the micro-kernel, then passes all its rows of A over them.  So W is decoded once a pass (once per
+ * group of rows where a narrow product is also cut by rows) and threads share nothing but the counter.
+ * Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008, less the packing of A:
+ * with eight rows or fewer a tile, broadcasts from the rows themselves were measured to be as fast. */
 #include "backends/cpu/gemm_internal.h"
 
 #include <omp.h>
@@ -16,13 +16,16 @@
 #include "core/base/checked.h"
 
 enum {
-    MAX_MR = 16,
+    MAX_MR = 16, /* of any micro-kernel */
     MAX_NR = 64,
-    DECODE_ROWS = 8,      /* stored rows decoded at a time where a row is one k */
-    A_ROWS = 64,       /* rows of a transposed block of A, */
-    A_STRIDE = 1040,    /* and its row: no power of two, at least kc rounded up to lanes */
+    DECODE_STEP = 16, /* elements: what decoders take at once */
+    DECODE_ROWS = 8,  /* stored rows decoded at a time where a row is one k */
+    A_ROWS = 64,      /* rows of a transposed block of A, */
+    A_GAP = 16,       /* and the floats between them: no two rows in the same places of a cache */
+    LINE_FLOATS = 16,
     PAGE_FLOATS = 1024,
-    PACK_ROWS = 24,    /* packing an element costs about as much as this many rows of multiplying */
+    FEW_TILES = 4,        /* of rows: not worth packing more than one panel before using it */
+    PACK_ROWS = 24,       /* packing an element costs about as much as this many rows of multiplying */
     SERIAL_WORK = 1 << 16 /* multiply-adds below which waking threads costs more than it gives */
 };
 
@@ -62,11 +65,18 @@ struct job {
     float *panels, *scratch, *a_block;
 };
 
-/* ---- packing ---------------------------------------------------------------------------------------------- */
+/* ---- packing ----------------------------------------------------------------------------------------- */
 
 static int panel_width(const struct lt_gemm_kernel *kernel, int64_t cols)
 {
     return cols >= kernel->nr ? kernel->nr : (int)lt_align_up((size_t)cols, (size_t)kernel->lanes);
+}
+
+/* The packed panel of column n, a multiple of nr. */
+static float *panel_at(const struct job *job, int64_t n, int64_t kc)
+{
+    const int nr = job->g->kernel->nr;
+    return job->panels + (n - job->n0) / nr * lt_gemm_panel_stride(kc, nr);
 }
 
 /* Stored rows are columns of op(B): groups of `lanes` are decoded side by side and transposed. */
@@ -75,7 +85,7 @@ static void pack_transposed(const struct job *job, int64_t k0, int64_t kc)
     const struct lt_gemm_kernel *kernel = job->g->kernel;
     const struct lt_gemm_operand *b = &job->p->b;
     for (int64_t n = job->n0; n < job->n1; n += kernel->nr) {
-        float *panel = job->panels + (n - job->n0) * kc;
+        float *panel = panel_at(job, n, kc);
         int64_t cols = lt_min_i64(kernel->nr, job->n1 - n);
         int width = panel_width(kernel, cols);
         for (int64_t j = 0; j < cols; j += kernel->lanes) {
@@ -100,17 +110,20 @@ static void pack_straight(const struct job *job, int64_t k0, int64_t kc)
 {
     const struct lt_gemm_kernel *kernel = job->g->kernel;
     const struct lt_gemm_operand *b = &job->p->b;
-    int64_t cols = job->n1 - job->n0;
-    int64_t first = k0 * b->ld + job->n0;
+    const int64_t cols = job->n1 - job->n0;
     if (b->f32 != NULL) {
-        kernel->panels_copy(job->panels, kc, 0, b->f32 + first, b->ld, kc, cols);
+        kernel->panels_copy(job->panels, kc, 0, b->f32 + k0 * b->ld + job->n0, b->ld, kc, cols);
         return;
     }
+    /* From and to whole groups of columns, which decoders are fastest at. */
+    const int64_t skip = job->n0 % DECODE_STEP;
+    const int64_t end = lt_min_i64((int64_t)lt_align_up((size_t)job->n1, DECODE_STEP), b->ld);
+    const int64_t width = end - (job->n0 - skip);
     for (int64_t k = 0; k < kc; k += DECODE_ROWS) {
         int64_t rows = lt_min_i64(DECODE_ROWS, kc - k);
         for (int64_t r = 0; r < rows; r++)
-            b->decode(job->scratch + r * cols, b->w, first + (k + r) * b->ld, cols);
-        kernel->panels_copy(job->panels, kc, k, job->scratch, cols, rows, cols);
+            b->decode(job->scratch + r * width, b->w, (k0 + k + r) * b->ld + job->n0 - skip, width);
+        kernel->panels_copy(job->panels, kc, k, job->scratch + skip, width, rows, cols);
     }
 }
 
@@ -118,14 +131,19 @@ static void pack_straight(const struct job *job, int64_t k0, int64_t kc)
 static void pack_a(const struct job *job, int64_t m0, int64_t rows, int64_t k0, int64_t kc)
 {
     const struct lt_gemm_kernel *kernel = job->g->kernel;
-    const struct product *p = job->p;
-    for (int64_t k = 0; k < kc; k += kernel->lanes) {
-        int tokens = (int)lt_min_i64(kernel->lanes, kc - k);
-        kernel->transpose(job->a_block + k, A_STRIDE, p->a + (k0 + k) * p->lda + m0, p->lda, tokens, rows);
+    const int64_t lanes = kernel->lanes, lda = job->p->lda;
+    for (int64_t k = 0; k < kc; k += lanes) {
+        const float *src = job->p->a + (k0 + k) * lda + m0;
+        /* The tokens after these; strides over a page are not foreseen by the processor. */
+        for (int64_t token = lanes; token < 2 * lanes && k + token < kc; token++)
+            for (int64_t m = 0; m < rows; m += LINE_FLOATS)
+                __builtin_prefetch(src + token * lda + m);
+        kernel->transpose(job->a_block + k, kernel->kc + A_GAP, src, lda, (int)lt_min_i64(lanes, kc - k),
+                          rows);
     }
 }
 
-/* ---- one job ---------------------------------------------------------------------------------------------- */
+/* ---- one job ----------------------------------------------------------------------------------------- */
 
 /* As kernel->tile on a stored Cᵀ, through a small copy. */
 static void tile_twisted(const struct lt_gemm_kernel *kernel, struct lt_gemm_tile *t)
@@ -146,46 +164,57 @@ static void tile_twisted(const struct lt_gemm_kernel *kernel, struct lt_gemm_til
             c[j * ldc + i] = copy[i * MAX_NR + j];
 }
 
-/* Rows m0 … m1 of A, at `a`, over the job's columns of k block [k0, k0+kc). */
-static void multiply_rows(const struct job *job, const float *a, int64_t lda, int64_t m0, int64_t m1, int64_t k0,
-                          int64_t kc, bool packed)
+/* Rows m … m+rows of A, at `a`, over columns n … of panel n, k block [k0, k0+kc). */
+static void multiply_tile(const struct job *job, const float *a, int64_t lda, int64_t m, int64_t rows,
+                          int64_t n, int64_t k0, int64_t kc, bool packed)
 {
     const struct lt_gemm_kernel *kernel = job->g->kernel;
     const struct product *p = job->p;
-    for (int64_t m = m0; m < m1; m += kernel->mr) {
-        for (int64_t n = job->n0; n < job->n1; n += kernel->nr) {
-            int64_t cols = lt_min_i64(kernel->nr, job->n1 - n);
-            bool last = n + kernel->nr >= job->n1;
-            struct lt_gemm_tile t = {
-                .a = a + (m - m0) * lda,
-                .lda = lda,
-                .b = packed ? job->panels + (n - job->n0) * kc : p->b.f32 + k0 * p->b.ld + n,
-                .ldb = packed ? panel_width(kernel, cols) : p->b.ld,
-                .c = p->c_twisted ? p->c + n * p->ldc + m : p->c + m * p->ldc + n,
-                .ldc = p->ldc,
-                .next_c = last ? p->c + lt_min_i64(m + kernel->mr, p->m - 1) * p->ldc + job->n0
-                               : p->c + m * p->ldc + n + kernel->nr,
-                .bias = p->bias != NULL && k0 == 0 ? p->bias + n : NULL,
-                .k = kc,
-                .rows = (int)lt_min_i64(kernel->mr, m1 - m),
-                .cols = (int)cols,
-                .load = p->accumulate || k0 > 0,
-            };
-            if (p->c_twisted)
-                tile_twisted(kernel, &t);
-            else
-                kernel->tile(&t);
-        }
+    const int64_t cols = lt_min_i64(kernel->nr, job->n1 - n);
+    struct lt_gemm_tile t = {
+        .a = a,
+        .lda = lda,
+        .b = packed ? panel_at(job, n, kc) : p->b.f32 + k0 * p->b.ld + n,
+        .ldb = packed ? panel_width(kernel, cols) : p->b.ld,
+        .c = p->c_twisted ? p->c + n * p->ldc + m : p->c + m * p->ldc + n,
+        .ldc = p->ldc,
+        .bias = p->bias != NULL && k0 == 0 ? p->bias + n : NULL,
+        .k = kc,
+        .rows = (int)rows,
+        .cols = (int)cols,
+        .load = p->accumulate || k0 > 0,
+    };
+    if (p->c_twisted) {
+        tile_twisted(kernel, &t);
+        return;
     }
+    t.next_c = n + kernel->nr < job->n1 ? t.c + kernel->nr
+                                        : p->c + lt_min_i64(m + kernel->mr, p->m - 1) * p->ldc + job->n0;
+    kernel->tile(&t);
+}
+
+/* Rows m0 … m1 of A, at `a`, over the job's columns of k block [k0, k0+kc). */
+static void multiply_rows(const struct job *job, const float *a, int64_t lda, int64_t m0, int64_t m1,
+                          int64_t k0, int64_t kc, bool packed)
+{
+    const struct lt_gemm_kernel *kernel = job->g->kernel;
+    for (int64_t m = m0; m < m1; m += kernel->mr)
+        for (int64_t n = job->n0; n < job->n1; n += kernel->nr)
+            multiply_tile(job, a + (m - m0) * lda, lda, m, lt_min_i64(kernel->mr, m1 - m), n, k0, kc, packed);
+}
+
+/* A few rows do not pay for a copy of f32 rows that lie as the micro-kernel wants them and in whole cache
+ * lines. */
+static bool in_place(const struct lt_gemm_kernel *kernel, const struct product *p, int64_t rows)
+{
+    return p->b.f32 != NULL && p->b.k_major && rows <= 2 * kernel->mr && kernel->nr % LINE_FLOATS == 0;
 }
 
 static void run_job(const struct job *job)
 {
     const struct lt_gemm_kernel *kernel = job->g->kernel;
     const struct product *p = job->p;
-    /* A few rows do not pay for a copy of f32 rows that can be read in place. */
-    bool packed = p->b.f32 == NULL || !p->b.k_major || job->m1 - job->m0 > 2 * kernel->mr ||
-                  (job->n1 - job->n0) % kernel->lanes != 0;
+    const bool packed = !in_place(kernel, p, job->m1 - job->m0) || (job->n1 - job->n0) % kernel->lanes != 0;
     for (int64_t k0 = 0; k0 < p->k; k0 += kernel->kc) {
         int64_t kc = lt_min_i64(kernel->kc, p->k - k0);
         if (packed && p->b.k_major)
@@ -199,20 +228,24 @@ static void run_job(const struct job *job)
         for (int64_t m = job->m0; m < job->m1; m += A_ROWS) {
             int64_t rows = lt_min_i64(A_ROWS, job->m1 - m);
             pack_a(job, m, rows, k0, kc);
-            multiply_rows(job, job->a_block, A_STRIDE, m, m + rows, k0, kc, packed);
+            multiply_rows(job, job->a_block, kernel->kc + A_GAP, m, m + rows, k0, kc, packed);
         }
     }
 }
 
-/* ---- threads ---------------------------------------------------------------------------------------------- */
+/* ---- threads ----------------------------------------------------------------------------------------- */
 
-/* How to cut the product so that the threads finish together.  Columns are cut down to what a job's panels hold; rows
- * only where that makes fewer jobs than threads, because each group of rows packs its columns again. */
+/* How to cut the product so that the threads finish together.  Columns are cut down to what a job's panels
+ * hold; rows only where that makes fewer jobs than threads, because each group of rows packs its columns
+ * again. */
 static struct grid choose_grid(const struct native *g, const struct product *p)
 {
     const struct lt_gemm_kernel *kernel = g->kernel;
     const int64_t tiles = lt_div_up(p->m, kernel->mr), panels = lt_div_up(p->n, kernel->nr);
-    const int64_t threads = g->threads, fewest = lt_div_up(panels, kernel->panels);
+    /* Without many rows to pass over them, panels are best used one by one, right after packing, unless
+     * packing them together reads longer runs. */
+    const bool one_by_one = tiles <= FEW_TILES && (!p->b.k_major || in_place(kernel, p, p->m));
+    const int64_t threads = g->threads, fewest = one_by_one ? panels : lt_div_up(panels, kernel->panels);
     struct grid best = {1, fewest};
     double best_cost = -1.0;
     for (int64_t m_parts = 1; m_parts <= lt_min_i64(tiles, 2 * threads); m_parts++) {
@@ -261,7 +294,7 @@ static void multiply(struct native *g, const struct product *p)
     work(g, p, grid, omp_get_thread_num());
 }
 
-/* ---- provider --------------------------------------------------------------------------------------------- */
+/* ---- provider ---------------------------------------------------------------------------------------- */
 
 static void native_run(struct lt_gemm_provider *provider, const struct lt_gemm_args *args)
 {
@@ -311,8 +344,8 @@ static void native_destroy(struct lt_gemm_provider *provider)
     lt_free(g);
 }
 
-enum lt_status lt_gemm_native_create(struct lt_gemm_provider **p, const struct lt_cpu_kernels *kernels, int threads,
-                                     struct lt_error *err)
+enum lt_status lt_gemm_native_create(struct lt_gemm_provider **p, const struct lt_cpu_kernels *kernels,
+                                     int threads, struct lt_error *err)
 {
     *p = NULL;
     if (threads < 1)
@@ -322,14 +355,15 @@ enum lt_status lt_gemm_native_create(struct lt_gemm_provider **p, const struct l
         return lt_fail(err, LT_ERR_NOMEM, "gemm: out of memory for the native provider");
     const struct lt_gemm_kernel *kernel = lt_gemm_kernel_for(kernels->isa);
     const size_t kc = (size_t)kernel->kc, columns = (size_t)(kernel->panels * kernel->nr);
-    const size_t transposing = (size_t)kernel->lanes * kc, copying = DECODE_ROWS * columns;
+    const size_t transposing = (size_t)kernel->lanes * kc,
+                 copying = DECODE_ROWS * (columns + 2 * DECODE_STEP);
     g->kernels = kernels;
     g->kernel = kernel;
     g->threads = threads;
-    g->scratch_offset = columns * kc;
+    g->scratch_offset = (size_t)kernel->panels * (size_t)lt_gemm_panel_stride(kernel->kc, kernel->nr);
     g->a_offset = g->scratch_offset + (transposing > copying ? transposing : copying);
     /* Whole pages, so that no two threads write to one. */
-    g->thread_floats = lt_align_up(g->a_offset + (size_t)A_ROWS * A_STRIDE, PAGE_FLOATS);
+    g->thread_floats = lt_align_up(g->a_offset + A_ROWS * (kc + A_GAP), PAGE_FLOATS);
     g->base = (struct lt_gemm_provider){
         .name = "native",
         .run = native_run,

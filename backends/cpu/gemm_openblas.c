@@ -1,9 +1,10 @@
 /* GEMM by OpenBLAS, made independent of M and of the threads.
  *
- * The bits of a row of cblas_sgemm change with M, with the width of the matrix and with OpenBLAS's threads.  So it is
- * called with shapes that are a function of k and n alone: PANEL_ROWS rows of A (the last panel padded with zero
- * rows), TILE_COLS columns of W (the last tile rounded up to COL_STEP), BLOCK_K of k.  Threads are ours: OpenBLAS is set
- * to one and called from inside the parallel region, each thread on its own tiles. */
+ * The bits of a row of cblas_sgemm change with M, with the width of the matrix and with OpenBLAS's
+ * threads.  So it is called with shapes that are a function of k and n alone: PANEL_ROWS rows of A (the
+ * last panel padded with zero rows), TILE_COLS columns of W (the last tile rounded up to COL_STEP),
+ * BLOCK_K of k.  Threads are ours: OpenBLAS is set to one and called from inside the parallel region, each
+ * thread on its own tiles. */
 #include "backends/cpu/gemm_internal.h"
 
 #include "config.h"
@@ -43,11 +44,11 @@ struct scratch {
     float c[PANEL_ROWS * TILE_COLS];
 };
 
-/* ---- C (+)= A · op(W) ------------------------------------------------------------------------------------ */
+/* ---- C (+)= A · op(W) -------------------------------------------------------------------------------- */
 
 /* A tile of op(W), stored as W lies: [width][kc] or, k-major, [kc][width]; columns n1 … are zero. */
-static const float *load_tile(float *tile, const struct lt_gemm_operand *b, int64_t n0, int64_t cols, int64_t width,
-                              int64_t k0, int64_t kc, int64_t *ld)
+static const float *load_tile(float *tile, const struct lt_gemm_operand *b, int64_t n0, int64_t cols,
+                              int64_t width, int64_t k0, int64_t kc, int64_t *ld)
 {
     if (b->f32 != NULL && cols == width) {
         *ld = b->ld;
@@ -74,9 +75,9 @@ static void copy_rows(float *dst, int64_t ldd, const float *src, int64_t lds, in
 }
 
 /* Rows [m0, m0 + rows) of C, columns [n0, n0 + cols), one k block; rows <= PANEL_ROWS. */
-static void multiply_panel(struct scratch *own, const struct lt_gemm_args *args, const struct lt_gemm_operand *b,
-                           const float *tile, int64_t ld_tile, int64_t m0, int64_t rows, int64_t n0, int64_t cols,
-                           int64_t width, int64_t k0, int64_t kc)
+static void multiply_panel(struct scratch *own, const struct lt_gemm_args *args,
+                           const struct lt_gemm_operand *b, const float *tile, int64_t ld_tile, int64_t m0,
+                           int64_t rows, int64_t n0, int64_t cols, int64_t width, int64_t k0, int64_t kc)
 {
     const float *a = args->a + m0 * args->lda + k0;
     float *c = args->c + m0 * args->ldc + n0;
@@ -97,21 +98,22 @@ static void multiply_panel(struct scratch *own, const struct lt_gemm_args *args,
         c = own->c;
         ldc = width;
     }
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, b->k_major ? CblasNoTrans : CblasTrans, PANEL_ROWS, (int)width, (int)kc,
-                1.0F, a, (int)lda, tile, (int)ld_tile, load ? 1.0F : 0.0F, c, (int)ldc);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, b->k_major ? CblasNoTrans : CblasTrans, PANEL_ROWS, (int)width,
+                (int)kc, 1.0F, a, (int)lda, tile, (int)ld_tile, load ? 1.0F : 0.0F, c, (int)ldc);
     if (padded_c)
         copy_rows(args->c + m0 * args->ldc + n0, args->ldc, own->c, width, rows, cols);
 }
 
-static void run_job(struct scratch *own, const struct lt_gemm_args *args, const struct lt_gemm_operand *b, int64_t m0,
-                    int64_t m1, int64_t n0, int64_t cols)
+static void run_job(struct scratch *own, const struct lt_gemm_args *args, const struct lt_gemm_operand *b,
+                    int64_t m0, int64_t m1, int64_t n0, int64_t cols)
 {
     const int64_t width = (int64_t)lt_align_up((size_t)cols, COL_STEP);
     for (int64_t k0 = 0; k0 < b->k; k0 += BLOCK_K) {
         int64_t kc = lt_min_i64(BLOCK_K, b->k - k0), ld;
         const float *tile = load_tile(own->w, b, n0, cols, width, k0, kc, &ld);
         for (int64_t m = m0; m < m1; m += PANEL_ROWS)
-            multiply_panel(own, args, b, tile, ld, m, lt_min_i64(PANEL_ROWS, m1 - m), n0, cols, width, k0, kc);
+            multiply_panel(own, args, b, tile, ld, m, lt_min_i64(PANEL_ROWS, m1 - m), n0, cols, width, k0,
+                           kc);
     }
     if (args->bias != NULL)
         for (int64_t m = m0; m < m1; m++)
@@ -143,7 +145,7 @@ static void openblas_run(struct lt_gemm_provider *provider, const struct lt_gemm
     }
 }
 
-/* ---- C (+)= Aᵀ · B --------------------------------------------------------------------------------------- */
+/* ---- C (+)= Aᵀ · B ----------------------------------------------------------------------------------- */
 
 static void openblas_run_tn(struct lt_gemm_provider *provider, const struct lt_gemm_tn_args *args)
 {
@@ -155,13 +157,14 @@ static void openblas_run_tn(struct lt_gemm_provider *provider, const struct lt_g
         int64_t rows = lt_min_i64(TN_TILE, args->m - m0), cols = lt_min_i64(TN_TILE, args->n - n0);
         for (int64_t k0 = 0; k0 < args->k; k0 += BLOCK_K)
             cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)rows, (int)cols,
-                        (int)lt_min_i64(BLOCK_K, args->k - k0), 1.0F, args->a + k0 * args->lda + m0, (int)args->lda,
-                        args->b + k0 * args->ldb + n0, (int)args->ldb, args->accumulate || k0 > 0 ? 1.0F : 0.0F,
-                        args->c + m0 * args->ldc + n0, (int)args->ldc);
+                        (int)lt_min_i64(BLOCK_K, args->k - k0), 1.0F, args->a + k0 * args->lda + m0,
+                        (int)args->lda, args->b + k0 * args->ldb + n0, (int)args->ldb,
+                        args->accumulate || k0 > 0 ? 1.0F : 0.0F, args->c + m0 * args->ldc + n0,
+                        (int)args->ldc);
     }
 }
 
-/* ---- provider --------------------------------------------------------------------------------------------- */
+/* ---- provider ---------------------------------------------------------------------------------------- */
 
 static void openblas_destroy(struct lt_gemm_provider *provider)
 {
@@ -173,8 +176,8 @@ static void openblas_destroy(struct lt_gemm_provider *provider)
     lt_free(g);
 }
 
-enum lt_status lt_gemm_openblas_create(struct lt_gemm_provider **p, const struct lt_cpu_kernels *kernels, int threads,
-                                       struct lt_error *err)
+enum lt_status lt_gemm_openblas_create(struct lt_gemm_provider **p, const struct lt_cpu_kernels *kernels,
+                                       int threads, struct lt_error *err)
 {
     *p = NULL;
     if (threads < 1)
@@ -206,13 +209,14 @@ enum lt_status lt_gemm_openblas_create(struct lt_gemm_provider **p, const struct
 
 #else
 
-enum lt_status lt_gemm_openblas_create(struct lt_gemm_provider **p, const struct lt_cpu_kernels *kernels, int threads,
-                                       struct lt_error *err)
+enum lt_status lt_gemm_openblas_create(struct lt_gemm_provider **p, const struct lt_cpu_kernels *kernels,
+                                       int threads, struct lt_error *err)
 {
     (void)kernels;
     (void)threads;
     *p = NULL;
-    return lt_fail(err, LT_ERR_UNSUPPORTED, "gemm: this program was built without OpenBLAS; use LT_GEMM=native");
+    return lt_fail(err, LT_ERR_UNSUPPORTED,
+                   "gemm: this program was built without OpenBLAS; use LT_GEMM=native");
 }
 
 #endif

@@ -102,8 +102,8 @@ static void ref_destroy(struct lt_gemm_provider *provider)
     lt_free(g);
 }
 
-enum lt_status lt_gemm_ref_create(struct lt_gemm_provider **p, const struct lt_cpu_kernels *kernels, int threads,
-                                  struct lt_error *err)
+enum lt_status lt_gemm_ref_create(struct lt_gemm_provider **p, const struct lt_cpu_kernels *kernels,
+                                  int threads, struct lt_error *err)
 {
     *p = NULL;
     if (threads < 1)

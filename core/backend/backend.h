@@ -48,6 +48,11 @@ struct lt_backend_ops {
     void (*destroy)(struct lt_backend *be);
     /* Zero-filled. */
     enum lt_status (*buffer_create)(struct lt_backend *be, size_t size, struct lt_buffer **buf, struct lt_error *err);
+    /* The same in a file of its own in dir, which goes with the buffer: what a program's op or buffer_write has written
+     * is brought back to the file at once, so that memory holds what one op writes, never the whole.  NULL: the device
+     * has no such memory. */
+    enum lt_status (*buffer_create_paged)(struct lt_backend *be, size_t size, const char *dir, struct lt_buffer **buf,
+                                          struct lt_error *err);
     void (*buffer_destroy)(struct lt_backend *be, struct lt_buffer *buf);
     enum lt_status (*buffer_write)(struct lt_backend *be, struct lt_buffer *buf, size_t offset, const void *src, size_t n, struct lt_error *err);
     enum lt_status (*buffer_read)(struct lt_backend *be, struct lt_buffer *buf, size_t offset, void *dst, size_t n, struct lt_error *err);
@@ -69,11 +74,20 @@ struct lt_backend_ops {
     enum lt_status (*run)(struct lt_backend *be, const struct lt_compiled *c, const struct lt_run *run, struct lt_error *err);
 };
 
+/* Time spent in one kind of op. */
+struct lt_op_time {
+    double seconds;
+    uint64_t calls;
+};
+
 struct lt_backend {
     const struct lt_backend_ops *ops;
     const char *name;   /* "cpu" */
     char description[256]; /* one line for people: processor, ISA, GEMM provider, threads */
     size_t fixed_bytes; /* memory the backend holds for itself (provider buffers): a line of the plan */
+    /* The caller's array by enum lt_op, to which run() adds; NULL, as created: nothing is timed.  A device that cannot
+     * tell ops apart leaves it alone. */
+    struct lt_op_time *op_times;
 };
 
 #endif

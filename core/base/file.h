@@ -26,6 +26,24 @@ enum lt_status lt_file_map_pread(const struct lt_file_map *map, void *dst, size_
 void lt_file_map_prefetch(const struct lt_file_map *map, size_t offset, size_t n);
 void lt_file_map_release(const struct lt_file_map *map, size_t offset, size_t n);
 
+/* ---- scratch pages: memory that is kept in a file and given back piece by piece ---- */
+struct lt_file_scratch {
+    unsigned char *data; /* writable, zero-filled at first */
+    size_t size;
+    int fd;
+    bool in_memory; /* the folder's file system keeps its files in memory: nothing can be given back */
+};
+
+/* An unnamed file of size > 0 bytes in dir, its place on the disk reserved.  Its dirty pages count in
+ * lt_memory_stat(). */
+enum lt_status lt_file_scratch_open(struct lt_file_scratch *s, const char *dir, size_t size,
+                                    struct lt_error *err) LT_MUST_USE;
+void lt_file_scratch_close(struct lt_file_scratch *s); /* zeroed or closed ones are accepted */
+/* Writes the pages that hold [offset, offset+n), clamped to size, to the file and takes them out of memory; the next
+ * access brings them back. */
+enum lt_status lt_file_scratch_release(struct lt_file_scratch *s, size_t offset, size_t n,
+                                       struct lt_error *err) LT_MUST_USE;
+
 /* Reads a whole file (NUL added behind *size bytes; lt_free).  Files above max_size are refused. */
 enum lt_status lt_file_read(const char *path, size_t max_size, char **data, size_t *size,
                             struct lt_error *err) LT_MUST_USE;

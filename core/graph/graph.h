@@ -57,10 +57,11 @@ enum lt_input { LT_IN_IDS, LT_IN_POSITIONS, LT_IN_KV_BEGIN, LT_IN_KV_END, LT_IN_
                 LT_IN_LABELS, LT_IN_CACHE_SLOTS, LT_IN_ROPE_TABLE, LT_IN_ROPE_TABLE_LOCAL, LT_IN_COUNT };
 enum lt_hidden { LT_HIDDEN_IN, LT_HIDDEN_OUT, LT_HIDDEN_DOUT, LT_HIDDEN_DIN, LT_HIDDEN_COUNT };
 enum lt_output { LT_OUT_LOSS, LT_OUT_ARGMAX, LT_OUT_LOGITS, LT_OUT_COUNT };
-enum lt_optim_value { LT_OPTIM_PARAM, LT_OPTIM_GRAD, LT_OPTIM_M, LT_OPTIM_V, LT_OPTIM_NORM, LT_OPTIM_COUNT };
+enum lt_optim_value { LT_OPTIM_PARAM, LT_OPTIM_GRAD, LT_OPTIM_NORM, LT_OPTIM_M, LT_OPTIM_V, LT_OPTIM_M_CODES,
+                      LT_OPTIM_M_ABSMAX, LT_OPTIM_V_CODES, LT_OPTIM_V_ABSMAX, LT_OPTIM_COUNT };
 
 struct lt_value {
-    enum lt_dtype dtype; /* LT_F32 or LT_I32 (row keys too); tensors: see the bound weight */
+    enum lt_dtype dtype; /* LT_F32, LT_I32 (row keys too) or LT_U8 (optimizer codes); tensors: see the bound weight */
     enum lt_rows rows;
     int64_t fixed_rows; /* LT_ROWS_FIXED */
     int64_t cols;

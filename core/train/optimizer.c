@@ -1,25 +1,24 @@
 #include "core/train/optimizer.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "core/base/alloc.h"
-#include "core/graph/program.h"
+#include "core/base/checked.h"
+#include "core/base/file.h"
+#include "core/base/system.h"
+#include "core/train/optimizer_internal.h"
 
-struct lt_optimizer {
-    struct lt_backend *be;
-    struct lt_optimizer_config config;
-    size_t elements, decay_elements;
-    struct lt_program norm, update;
-    struct lt_compiled *norm_code, *update_code;
-    struct lt_buffer *m, *v, *norm_value, *workspace;
-    struct lt_binding *bindings;
-    size_t workspace_bytes;
+enum {
+    PAGED_PIECE = 1 << 20, /* elements one op updates when the state is paged; whole blocks */
+    PAGE = 4096
 };
 
-static int flat(struct lt_graph *g, enum lt_optim_value which, size_t begin, size_t n)
+/* ---- programs ---- */
+
+static int flat(struct lt_graph *g, enum lt_optim_value which, enum lt_dtype dtype, size_t begin, size_t n)
 {
-    struct lt_value v = {.dtype = LT_F32, .rows = LT_ROWS_FIXED, .fixed_rows = 1, .cols = (int64_t)n};
-    int id = lt_graph_value_rows(g, v.rows, v.fixed_rows, v.cols, v.dtype);
+    int id = lt_graph_value_rows(g, LT_ROWS_FIXED, 1, (int64_t)n, dtype);
     if (g->failed)
         return LT_NO_VALUE;
     g->values[id].storage = LT_STORE_EXTERN;
@@ -29,21 +28,57 @@ static int flat(struct lt_graph *g, enum lt_optim_value which, size_t begin, siz
     return id;
 }
 
-static void add_update(struct lt_graph *g, size_t begin, size_t end, bool decay)
+/* A value of the state; counts what the op dirties, with the parts of pages at both ends. */
+static int state(struct lt_graph *g, enum lt_optim_value which, enum lt_dtype dtype, size_t begin, size_t n,
+                 size_t *written)
 {
-    if (begin == end)
-        return;
-    size_t n = end - begin;
-    int grad = flat(g, LT_OPTIM_GRAD, begin, n), norm = flat(g, LT_OPTIM_NORM, 0, 1);
-    int p = flat(g, LT_OPTIM_PARAM, begin, n), m = flat(g, LT_OPTIM_M, begin, n),
-        v = flat(g, LT_OPTIM_V, begin, n);
-    struct lt_node *node = lt_graph_node(g, LT_OP_ADAMW);
-    node->in[0] = grad;
-    node->in[1] = norm;
-    node->out[0] = p;
-    node->out[1] = m;
-    node->out[2] = v;
-    node->attr.decay = decay;
+    *written += n * (lt_dtype_bits(dtype) / 8) + 2 * PAGE;
+    return flat(g, which, dtype, begin, n);
+}
+
+/* The op for n elements from number `at` on of a run of adjacent tensors that begins with slot s. */
+static void add_update(struct lt_optimizer *o, struct lt_graph *g, const struct lt_optimizer_slot *s, size_t at, size_t n)
+{
+    static const enum lt_op f32_ops[LT_OPTIMIZER_COUNT] = {LT_OP_ADAMW, LT_OP_ADAMW, LT_OP_SGD, LT_OP_LION};
+    size_t begin = s->param.offset + at, from = s->state + at, written = 0;
+    int in[] = {flat(g, LT_OPTIM_GRAD, LT_F32, begin, n), flat(g, LT_OPTIM_NORM, LT_F32, 0, 1)};
+    int out[LT_MAX_OUT] = {flat(g, LT_OPTIM_PARAM, LT_F32, begin, n)}, outs = 1;
+    if (s->codes) {
+        size_t blocks = (size_t)lt_div_up((int64_t)n, LT_OPTIM_BLOCK), block = from / LT_OPTIM_BLOCK;
+        out[outs++] = state(g, LT_OPTIM_M_CODES, LT_U8, from, n, &written);
+        out[outs++] = state(g, LT_OPTIM_M_ABSMAX, LT_F32, block, blocks, &written);
+        out[outs++] = state(g, LT_OPTIM_V_CODES, LT_U8, from, n, &written);
+        out[outs++] = state(g, LT_OPTIM_V_ABSMAX, LT_F32, block, blocks, &written);
+    } else {
+        int moments = lt_optimizer_moments(o->config.kind);
+        if (moments > 0)
+            out[outs++] = state(g, LT_OPTIM_M, LT_F32, from, n, &written);
+        if (moments > 1)
+            out[outs++] = state(g, LT_OPTIM_V, LT_F32, from, n, &written);
+    }
+    struct lt_node *node = lt_graph_node(g, s->codes ? LT_OP_ADAMW8 : f32_ops[o->config.kind]);
+    node->in[0] = in[0];
+    node->in[1] = in[1];
+    for (int i = 0; i < outs; i++)
+        node->out[i] = out[i];
+    node->attr.decay = s->param.decay;
+    if (written > o->written_bytes)
+        o->written_bytes = written;
+}
+
+/* As few ops as the layout allows, or pieces when the state is paged. */
+static void add_updates(struct lt_optimizer *o, struct lt_graph *g)
+{
+    const struct lt_optimizer_layout *l = &o->layout;
+    for (size_t i = 0, last; i < l->count; i = last + 1) {
+        for (last = i; last + 1 < l->count && lt_optimizer_adjacent(&l->slots[last], &l->slots[last + 1]);)
+            last++;
+        const struct lt_optimizer_param *end = &l->slots[last].param;
+        size_t n = end->offset + end->elements - l->slots[i].param.offset;
+        size_t piece = o->config.paged && n > PAGED_PIECE ? PAGED_PIECE : n;
+        for (size_t at = 0; at < n; at += piece)
+            add_update(o, g, &l->slots[i], at, n - at < piece ? n - at : piece);
+    }
 }
 
 static enum lt_status plan(struct lt_optimizer *o, struct lt_error *err)
@@ -51,7 +86,7 @@ static enum lt_status plan(struct lt_optimizer *o, struct lt_error *err)
     const struct lt_capacity cap = {1, 1, 1};
     struct lt_graph g;
     lt_graph_init(&g);
-    int grad = flat(&g, LT_OPTIM_GRAD, 0, o->elements), norm = flat(&g, LT_OPTIM_NORM, 0, 1);
+    int grad = flat(&g, LT_OPTIM_GRAD, LT_F32, 0, o->elements), norm = flat(&g, LT_OPTIM_NORM, LT_F32, 0, 1);
     struct lt_node *n = lt_graph_node(&g, LT_OP_GRAD_NORM);
     n->in[0] = grad;
     n->out[0] = norm;
@@ -59,8 +94,7 @@ static enum lt_status plan(struct lt_optimizer *o, struct lt_error *err)
     lt_graph_deinit(&g);
     LT_TRY(status);
     lt_graph_init(&g);
-    add_update(&g, 0, o->decay_elements, true);
-    add_update(&g, o->decay_elements, o->elements, false);
+    add_updates(o, &g);
     status = lt_program_plan(&o->update, &g, &cap, err);
     lt_graph_deinit(&g);
     LT_TRY(status);
@@ -75,9 +109,12 @@ static enum lt_status plan(struct lt_optimizer *o, struct lt_error *err)
     return o->bindings ? LT_OK : lt_fail(err, LT_ERR_NOMEM, "out of memory while creating the optimizer");
 }
 
+/* ---- creation ---- */
+
 enum lt_status lt_optimizer_create(struct lt_optimizer **out, struct lt_backend *be,
-                                   const struct lt_optimizer_config *config, size_t elements,
-                                   size_t decay_elements, struct lt_error *err)
+                                   const struct lt_optimizer_config *config,
+                                   const struct lt_optimizer_param *params, size_t count, size_t elements,
+                                   struct lt_error *err)
 {
     *out = NULL;
     struct lt_optimizer *o = lt_alloc_zero(1, sizeof *o);
@@ -86,8 +123,13 @@ enum lt_status lt_optimizer_create(struct lt_optimizer **out, struct lt_backend 
     o->be = be;
     o->config = *config;
     o->elements = elements;
-    o->decay_elements = decay_elements;
-    enum lt_status status = plan(o, err);
+    if (config->paged && !be->ops->buffer_create_paged) {
+        lt_log(LT_LOG_WARNING, "%s has no paged memory: the optimizer's state stays in ordinary memory", be->name);
+        o->config.paged = false;
+    }
+    enum lt_status status = lt_optimizer_lay_out(o, params, count, err);
+    if (status == LT_OK)
+        status = plan(o, err);
     if (status != LT_OK) {
         lt_optimizer_destroy(o);
         return status;
@@ -100,20 +142,27 @@ void lt_optimizer_destroy(struct lt_optimizer *o)
 {
     if (!o)
         return;
-    struct lt_buffer *buffers[] = {o->m, o->v, o->norm_value, o->workspace};
+    struct lt_buffer *buffers[] = {o->state, o->norm_value, o->workspace};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         o->be->ops->buffer_destroy(o->be, buffers[i]);
     o->be->ops->compiled_destroy(o->be, o->norm_code);
     o->be->ops->compiled_destroy(o->be, o->update_code);
     lt_program_deinit(&o->norm);
     lt_program_deinit(&o->update);
+    lt_free(o->layout.slots);
     lt_free(o->bindings);
     lt_free(o);
 }
 
 size_t lt_optimizer_state_bytes(const struct lt_optimizer *o)
 {
-    return 2 * o->elements * sizeof(float);
+    size_t all = o->layout.bytes;
+    return o->config.paged && o->written_bytes < all ? o->written_bytes : all;
+}
+
+size_t lt_optimizer_paged_bytes(const struct lt_optimizer *o)
+{
+    return o->config.paged ? o->layout.bytes : 0;
 }
 
 size_t lt_optimizer_workspace_bytes(const struct lt_optimizer *o)
@@ -121,24 +170,43 @@ size_t lt_optimizer_workspace_bytes(const struct lt_optimizer *o)
     return o->workspace_bytes;
 }
 
-enum lt_status lt_optimizer_allocate(struct lt_optimizer *o, struct lt_error *err)
+static const char *page_folder(const char *dir)
 {
-    size_t bytes = o->elements * sizeof(float);
-    LT_TRY(o->be->ops->buffer_create(o->be, bytes, &o->m, err));
-    LT_TRY(o->be->ops->buffer_create(o->be, bytes, &o->v, err));
-    LT_TRY(o->be->ops->buffer_create(o->be, sizeof(float), &o->norm_value, err));
+    if (dir && lt_file_kind(dir) == LT_FILE_DIRECTORY)
+        return dir;
+    const char *temporary = getenv("TMPDIR");
+    return temporary && *temporary ? temporary : "/tmp";
+}
+
+enum lt_status lt_optimizer_allocate(struct lt_optimizer *o, const char *dir, struct lt_error *err)
+{
+    const struct lt_backend_ops *ops = o->be->ops;
+    size_t bytes = o->layout.bytes;
+    if (bytes > 0 && o->config.paged)
+        LT_TRY(ops->buffer_create_paged(o->be, bytes, page_folder(dir), &o->state, err));
+    else if (bytes > 0)
+        LT_TRY(ops->buffer_create(o->be, bytes, &o->state, err));
+    LT_TRY(ops->buffer_create(o->be, sizeof(float), &o->norm_value, err));
     if (o->workspace_bytes > 0)
-        LT_TRY(o->be->ops->buffer_create(o->be, o->workspace_bytes, &o->workspace, err));
+        LT_TRY(ops->buffer_create(o->be, o->workspace_bytes, &o->workspace, err));
     return LT_OK;
 }
+
+/* ---- a step ---- */
 
 static enum lt_status run(struct lt_optimizer *o, const struct lt_program *p, const struct lt_compiled *code,
                           struct lt_buffer *params, struct lt_buffer *grads,
                           const struct lt_step_params *step, struct lt_error *err)
 {
-    struct lt_buffer *const by_kind[LT_OPTIM_COUNT] = {params, grads, o->m, o->v, o->norm_value};
-    for (size_t i = 0; i < p->graph.value_count; i++)
-        o->bindings[i] = (struct lt_binding){.buffer = by_kind[p->graph.values[i].ext_index]};
+    for (size_t i = 0; i < p->graph.value_count; i++) {
+        int which = p->graph.values[i].ext_index;
+        struct lt_binding b = {.buffer = o->state, .offset = o->layout.region[which]};
+        if (which == LT_OPTIM_PARAM || which == LT_OPTIM_GRAD || which == LT_OPTIM_NORM)
+            b = (struct lt_binding){.buffer = which == LT_OPTIM_PARAM  ? params
+                                              : which == LT_OPTIM_GRAD ? grads
+                                                                       : o->norm_value};
+        o->bindings[i] = b;
+    }
     struct lt_run r = {.bindings = o->bindings, .workspace = o->workspace, .params = *step};
     return o->be->ops->run(o->be, code, &r, err);
 }
@@ -165,17 +233,4 @@ enum lt_status lt_optimizer_step(struct lt_optimizer *o, struct lt_buffer *param
             "the gradient norm of step %lld is not a finite number: lower --learning-rate or check the data",
             (long long)t);
     return run(o, &o->update, o->update_code, params, grads, &step, err);
-}
-
-enum lt_status lt_optimizer_read(struct lt_optimizer *o, int moment, size_t offset, float *dst, size_t n,
-                                 struct lt_error *err)
-{
-    return o->be->ops->buffer_read(o->be, moment == 0 ? o->m : o->v, offset * sizeof *dst, dst, n * sizeof *dst, err);
-}
-
-enum lt_status lt_optimizer_write(struct lt_optimizer *o, int moment, size_t offset, const float *src, size_t n,
-                                  struct lt_error *err)
-{
-    return o->be->ops->buffer_write(o->be, moment == 0 ? o->m : o->v, offset * sizeof *src, src, n * sizeof *src,
-                                    err);
 }

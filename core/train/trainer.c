@@ -14,8 +14,6 @@ static enum lt_status check_config(const struct lt_trainer *t, struct lt_error *
     const struct lt_trainer_config *c = &t->config;
 
     assert((c->lora != NULL) != (c->full_source != NULL));
-    if (!c->output_dir || !*c->output_dir)
-        return lt_fail(err, LT_ERR_INVALID, "no output folder is given");
     if (t->params->count == 0)
         return lt_fail(err, LT_ERR_INVALID, "nothing in the model is trained");
     if (c->eval_strategy != LT_INTERVAL_NO && !t->eval)
@@ -51,6 +49,28 @@ static enum lt_status plan_capacity(struct lt_trainer *t, struct lt_error *err)
     return LT_OK;
 }
 
+/* As with transformers, embeddings keep f32 state beside an 8-bit optimizer. */
+static enum lt_status create_optimizer(struct lt_trainer *t, struct lt_error *err)
+{
+    const struct lt_params *p = t->params;
+    struct lt_optimizer_param *list = lt_alloc_array(p->count, sizeof *list);
+
+    if (!list)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory while creating the optimizer");
+    for (size_t i = 0; i < p->count; i++) {
+        const struct lt_param *item = &p->items[i];
+        list[i] = (struct lt_optimizer_param){
+            .offset = item->offset,
+            .elements = item->elements,
+            .decay = item->decay,
+            .f32_state = t->model->tensors[item->tensor].kind == LT_TENSOR_EMBEDDING};
+    }
+    enum lt_status status =
+        lt_optimizer_create(&t->optimizer, t->be, &t->config.optimizer, list, p->count, p->elements, err);
+    lt_free(list);
+    return status;
+}
+
 static enum lt_status set_up(struct lt_trainer *t, struct lt_error *err)
 {
     LT_TRY(check_config(t, err));
@@ -59,8 +79,7 @@ static enum lt_status set_up(struct lt_trainer *t, struct lt_error *err)
     LT_TRY(plan_capacity(t, err));
     LT_TRY(lt_train_log_init(&t->log, err));
     LT_TRY(lt_engine_create(&t->engine, t->model, t->be, &t->engine_options, err));
-    LT_TRY(lt_optimizer_create(&t->optimizer, t->be, &t->config.optimizer, t->params->elements,
-                               t->params->decay_elements, err));
+    LT_TRY(create_optimizer(t, err));
     return lt_memory_sampler_create(&t->sampler, 0.02, err);
 }
 
@@ -144,6 +163,7 @@ void lt_trainer_plan(const struct lt_trainer *t, struct lt_plan *plan)
         {t->config.lora ? "adapter parameters" : "parameters", m->params, true},
         {"gradients", m->grads, true},
         {"optimizer state", state, true},
+        {"optimizer state in its file", lt_optimizer_paged_bytes(t->optimizer), false},
         {"optimizer workspace", lt_optimizer_workspace_bytes(t->optimizer), true},
         {"norm weights and biases", m->vectors, true},
         {"rope tables", m->tables, true},
@@ -175,7 +195,7 @@ static enum lt_status allocate(struct lt_trainer *t, struct lt_error *err)
             return lt_fail(err, LT_ERR_NOMEM, "out of memory for the evaluation");
     }
     LT_TRY(lt_engine_allocate(t->engine, err));
-    LT_TRY(lt_optimizer_allocate(t->optimizer, err));
+    LT_TRY(lt_optimizer_allocate(t->optimizer, t->config.output_dir, err));
     LT_TRY(lt_engine_zero_grads(t->engine, err));
     t->started = true;
     return LT_OK;

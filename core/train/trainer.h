@@ -1,7 +1,7 @@
 /* The training loop with the semantics of transformers.Trainer.
  *
  * One optimizer step: `accumulation` micro-batches; every loss is the sum of cross entropies over the number of
- * targets of the whole window (a token mean); gradients add up; clip; AdamW at schedule(t); log, evaluate,
+ * targets of the whole window (a token mean); gradients add up; clip; update at schedule(t); log, evaluate,
  * save.  Windows never cross an epoch.  The same seed gives the same bytes for any thread count, and a resumed
  * run the same bytes as one never stopped. */
 #ifndef LT_TRAIN_TRAINER_H
@@ -47,7 +47,7 @@ struct lt_trainer_config {
 struct lt_plan_line {
     const char *name; /* "adapter parameters" */
     uint64_t bytes;
-    bool counted; /* false: read-only mapped files, shown but not part of the peak */
+    bool counted; /* false: what stays in files, shown but not part of the peak */
 };
 enum { LT_PLAN_MAX = 24 };
 struct lt_plan {

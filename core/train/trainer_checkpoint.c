@@ -6,12 +6,10 @@
 #include "core/base/alloc.h"
 #include "core/base/file.h"
 
-enum { FORMAT_VERSION = 1, MOMENTS = 2 };
+enum { FORMAT_VERSION = 1 };
 
 static const char STATE_NAME[] = "lora_train_state.json";
-static const char OPTIMIZER_NAME[] = "optimizer.safetensors";
 static const char FOLDER_PREFIX[] = "checkpoint-";
-static const char *const moment_prefix[MOMENTS] = {"exp_avg.", "exp_avg_sq."};
 
 /* ---- names ---- */
 
@@ -97,156 +95,15 @@ enum lt_status lt_train_rotate(const char *output_dir, int32_t limit, int64_t ne
     return LT_OK;
 }
 
-/* ---- moments ---- */
+/* ---- parameters ---- */
 
-/* One moment of one parameter on its way to or from the file, a piece at a time. */
-struct moment_tensor {
-    struct lt_trainer *trainer;
-    const struct lt_param *param;
-    int moment;
-};
-
-enum { PIECE = 4096 }; /* elements */
-
-static enum lt_status produce_moment(void *user, struct lt_file_writer *w, struct lt_error *err)
-{
-    const struct moment_tensor *mt = user;
-    float values[PIECE];
-
-    for (size_t done = 0; done < mt->param->elements; done += PIECE) {
-        size_t left = mt->param->elements - done, n = left < PIECE ? left : PIECE;
-        LT_TRY(lt_optimizer_read(mt->trainer->optimizer, mt->moment, mt->param->offset + done, values, n, err));
-        LT_TRY(lt_file_writer_put(w, values, n * sizeof *values, err));
-    }
-    return LT_OK;
-}
-
-static char *moment_name(int moment, const struct lt_param *param)
-{
-    struct lt_strbuf sb;
-
-    lt_strbuf_init(&sb);
-    lt_strbuf_puts(&sb, moment_prefix[moment]);
-    lt_strbuf_puts(&sb, param->name);
-    return lt_strbuf_take(&sb);
-}
-
-static enum lt_status add_moment(struct lt_st_writer *w, struct moment_tensor *mt, struct lt_error *err)
-{
-    char *name = moment_name(mt->moment, mt->param);
-
-    if (!name)
-        return lt_fail(err, LT_ERR_NOMEM, "out of memory while writing the optimizer's state");
-    enum lt_status status = lt_st_writer_add_produced(w, name, LT_F32, mt->param->shape, mt->param->ndim,
-                                                      produce_moment, mt, err);
-    lt_free(name);
-    return status;
-}
-
-static enum lt_status write_moments(struct lt_trainer *t, struct moment_tensor *tensors, const char *path,
-                                    struct lt_error *err)
-{
-    struct lt_st_writer *w = NULL;
-    enum lt_status status = lt_st_writer_create(&w, err);
-
-    for (int m = 0; m < MOMENTS; m++)
-        for (size_t i = 0; i < t->params->count && status == LT_OK; i++) {
-            struct moment_tensor *mt = &tensors[(size_t)m * t->params->count + i];
-            *mt = (struct moment_tensor){.trainer = t, .param = &t->params->items[i], .moment = m};
-            status = add_moment(w, mt, err);
-        }
-    if (status == LT_OK)
-        status = lt_st_writer_save(w, path, err);
-    lt_st_writer_destroy(w);
-    return status;
-}
-
-static enum lt_status save_moments(struct lt_trainer *t, const char *dir, struct lt_error *err)
-{
-    struct moment_tensor *tensors = lt_alloc_array(MOMENTS * t->params->count, sizeof *tensors);
-    char *path = lt_path_join(dir, OPTIMIZER_NAME);
-    enum lt_status status =
-        tensors && path ? write_moments(t, tensors, path, err)
-                        : lt_fail(err, LT_ERR_NOMEM, "%s: out of memory while writing %s", dir, OPTIMIZER_NAME);
-
-    lt_free(path);
-    lt_free(tensors);
-    return status;
-}
-
-/* ---- reading tensors back ---- */
-
-/* The tensor of that name with the shape of its parameter, in F32. */
-static enum lt_status find_tensor(const struct lt_safetensors *st, const char *name, const struct lt_param *param,
-                                  const struct lt_st_tensor **tensor, struct lt_error *err)
-{
-    const struct lt_st_tensor *found = lt_safetensors_find(st, name);
-
-    if (!found)
-        return lt_fail(err, LT_ERR_FORMAT, "%s: tensor %s is missing; the checkpoint is not complete",
-                       st->map.path, name);
-    bool same = found->dtype == LT_F32 && found->ndim == param->ndim;
-    for (int i = 0; same && i < found->ndim; i++)
-        same = found->shape[i] == param->shape[i];
-    if (!same)
-        return lt_fail(err, LT_ERR_FORMAT, "%s: tensor %s has not the shape and type (F32) of its parameter",
-                       st->map.path, name);
-    *tensor = found;
-    return LT_OK;
-}
-
-static enum lt_status read_tensor(const struct lt_safetensors *st, const char *name, const struct lt_param *param,
-                                  float *dst, struct lt_error *err)
+static enum lt_status read_tensor(const struct lt_safetensors *st, const struct lt_param *param, float *dst,
+                                  struct lt_error *err)
 {
     const struct lt_st_tensor *tensor;
 
-    LT_TRY(find_tensor(st, name, param, &tensor, err));
+    LT_TRY(lt_train_find_tensor(st, param->name, LT_F32, param->shape, param->ndim, &tensor, err));
     return lt_safetensors_read_f32(st, tensor, dst, err);
-}
-
-static enum lt_status open_tensors(struct lt_safetensors *st, const char *dir, const char *name,
-                                   struct lt_error *err)
-{
-    char *path = lt_path_join(dir, name);
-
-    if (!path)
-        return lt_fail(err, LT_ERR_NOMEM, "%s: out of memory while reading %s", dir, name);
-    enum lt_status status = lt_safetensors_open(st, path, err);
-    lt_free(path);
-    return status;
-}
-
-static enum lt_status read_moment(struct lt_trainer *t, const struct lt_safetensors *st, int moment,
-                                  const struct lt_param *param, struct lt_error *err)
-{
-    const struct lt_st_tensor *tensor = NULL;
-    float values[PIECE];
-    char *name = moment_name(moment, param);
-
-    if (!name)
-        return lt_fail(err, LT_ERR_NOMEM, "%s: out of memory while reading it", st->map.path);
-    enum lt_status status = find_tensor(st, name, param, &tensor, err);
-    lt_free(name);
-    for (size_t done = 0; status == LT_OK && done < param->elements; done += PIECE) {
-        size_t left = param->elements - done, n = left < PIECE ? left : PIECE;
-        /* Copied: the tensor need not be aligned in the file. */
-        memcpy(values, (const char *)lt_safetensors_data(st, tensor) + done * sizeof *values, n * sizeof *values);
-        status = lt_optimizer_write(t->optimizer, moment, param->offset + done, values, n, err);
-    }
-    return status;
-}
-
-static enum lt_status load_moments(struct lt_trainer *t, const char *dir, struct lt_error *err)
-{
-    struct lt_safetensors st = {0};
-
-    LT_TRY(open_tensors(&st, dir, OPTIMIZER_NAME, err));
-    enum lt_status status = LT_OK;
-    for (int m = 0; m < MOMENTS; m++)
-        for (size_t i = 0; status == LT_OK && i < t->params->count; i++)
-            status = read_moment(t, &st, m, &t->params->items[i], err);
-    lt_safetensors_close(&st);
-    return status;
 }
 
 static enum lt_status read_full_model(const struct lt_trainer *t, const char *dir, float *values,
@@ -254,10 +111,10 @@ static enum lt_status read_full_model(const struct lt_trainer *t, const char *di
 {
     struct lt_safetensors st = {0};
 
-    enum lt_status status = open_tensors(&st, dir, "model.safetensors", err);
+    enum lt_status status = lt_train_open_tensors(&st, dir, "model.safetensors", err);
     for (size_t i = 0; i < t->params->count && status == LT_OK; i++) {
         const struct lt_param *param = &t->params->items[i];
-        status = read_tensor(&st, param->name, param, values + param->offset, err);
+        status = read_tensor(&st, param, values + param->offset, err);
     }
     lt_safetensors_close(&st);
     return status;
@@ -380,7 +237,7 @@ static enum lt_status write_folder(struct lt_trainer *t, const char *dir, struct
 
     LT_TRY(lt_dir_remove_tree(dir, err));
     LT_TRY(lt_trainer_write_model(t, dir, true, err));
-    LT_TRY(save_moments(t, dir, err));
+    LT_TRY(lt_trainer_save_moments(t, dir, err));
     LT_TRY(lt_train_state_save(&state, dir, err));
     return write_progress(t, dir, err);
 }
@@ -419,7 +276,7 @@ enum lt_status lt_trainer_load_checkpoint(struct lt_trainer *t, const char *dir,
 
     LT_TRY(read_progress(t, dir, err));
     LT_TRY(load_params(t, dir, err));
-    LT_TRY(load_moments(t, dir, err));
+    LT_TRY(lt_trainer_load_moments(t, dir, err));
     LT_TRY(lt_train_state_history(&history, dir, err));
     json_decref(t->log.history);
     t->log.history = history;

@@ -138,6 +138,10 @@ static void put_schedule(json_t *o, const struct lt_schedule *s, bool *ok)
 
 static void put_optimizer(json_t *o, const struct lt_optimizer_config *c, bool *ok)
 {
+    /* Paged or not is the same; the size below which state is f32 belongs to 8-bit state. */
+    lt_train_put(o, "optim", json_string(lt_optimizer_kind_name(c->kind)), ok);
+    if (c->kind == LT_OPTIMIZER_ADAMW_8BIT)
+        lt_train_put(o, "min_8bit_size", json_integer(c->min_8bit_size), ok);
     lt_train_put(o, "adam_beta1", json_real(c->beta1), ok);
     lt_train_put(o, "adam_beta2", json_real(c->beta2), ok);
     lt_train_put(o, "adam_epsilon", json_real(c->epsilon), ok);

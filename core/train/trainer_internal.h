@@ -149,6 +149,16 @@ enum lt_status lt_trainer_identity(struct lt_trainer *t, json_t **identity, stru
 enum lt_status lt_train_identity_check(const json_t *mine, const json_t *saved, const char *where,
                                        struct lt_error *err) LT_MUST_USE;
 
+/* optimizer.safetensors of a checkpoint folder. */
+enum lt_status lt_trainer_save_moments(struct lt_trainer *t, const char *dir, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_trainer_load_moments(struct lt_trainer *t, const char *dir, struct lt_error *err) LT_MUST_USE;
+/* A safetensors file of a checkpoint folder, and in it the tensor of that name, type and shape. */
+enum lt_status lt_train_open_tensors(struct lt_safetensors *st, const char *dir, const char *name,
+                                     struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_train_find_tensor(const struct lt_safetensors *st, const char *name, enum lt_dtype dtype,
+                                    const int64_t *shape, int ndim, const struct lt_st_tensor **tensor,
+                                    struct lt_error *err) LT_MUST_USE;
+
 enum lt_status lt_trainer_save_checkpoint(struct lt_trainer *t, struct lt_error *err) LT_MUST_USE;
 /* Progress, parameters, moments and history, into an allocated trainer. */
 enum lt_status lt_trainer_load_checkpoint(struct lt_trainer *t, const char *dir, struct lt_error *err)

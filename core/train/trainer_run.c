@@ -211,6 +211,8 @@ enum lt_status lt_trainer_run(struct lt_trainer *t, struct lt_error *err)
 {
     double start = lt_clock_seconds();
 
+    if (!t->config.output_dir || !*t->config.output_dir)
+        return lt_fail(err, LT_ERR_INVALID, "no output folder is given");
     LT_TRY(lt_train_log_open(&t->log, t->config.output_dir, t->resumed ? t->progress.step : -1,
                              t->progress.eval_due, err));
     enum lt_status status = train(t, err);

@@ -4,7 +4,7 @@
  * gamma(k + 2) * (|c| + |bias| + sum |a w|) with gamma(n) = n u / (1 - n u), u = 2^-24 (Higham, "Accuracy and
  * Stability of Numerical Algorithms", 3.1); 2 are for the additions of C and the bias.
  *
- * `test_gemm --bench [threads]` prints GFLOP/s beside cblas_sgemm. */
+ * `test_gemm --bench [threads [name]]` measures instead. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,127 +19,12 @@
 
 #include "backends/cpu/gemm.h"
 #include "core/base/system.h"
-#include "core/tensor/dtype.h"
-#include "quant/dynamic_map.h"
-#include "quant/int8.h"
-#include "quant/nf4.h"
-#include "quant/weight_codec.h"
+#include "tests/support/gemm_bench.h"
+#include "tests/support/random_weight.h"
 
 #include "config.h"
 
-#if LT_HAVE_OPENBLAS
-#include <cblas.h>
-#endif
-
-/* ---- material --------------------------------------------------------------------------------------------- */
-
-static uint64_t random_state = 1;
-
-static float uniform(void) /* [-1, 1) */
-{
-    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-    return (float)(int32_t)(random_state >> 32) * 0x1p-31F;
-}
-
-static void *must_alloc(size_t n, size_t size)
-{
-    void *p = calloc(n + 1, size);
-    if (p == NULL) {
-        fputs("test_gemm: out of memory\n", stderr);
-        exit(1);
-    }
-    return p;
-}
-
-static float *uniforms(int64_t n)
-{
-    float *x = must_alloc((size_t)n, sizeof *x);
-    for (int64_t i = 0; i < n; i++)
-        x[i] = uniform();
-    return x;
-}
-
-enum layout { PLAIN, TRANSPOSED, NESTED, LAYOUTS }; /* NESTED: double-quantized scales */
-
-static bool layout_exists(enum lt_weight_format format, enum layout layout)
-{
-    bool four_bit = format == LT_WEIGHT_NF4 || format == LT_WEIGHT_FP4;
-    return layout == PLAIN || (layout == TRANSPOSED ? format != LT_WEIGHT_INT8 : four_bit);
-}
-
-struct material {
-    struct lt_weight w;
-    float *logical; /* [rows, cols], decoded */
-    void *data;
-    float *absmax, *nested_absmax;
-    uint8_t *absmax_codes;
-};
-
-static void make_quantized(struct material *m, const float *x, bool nested)
-{
-    struct lt_weight *w = &m->w;
-    int64_t n = w->rows * w->cols, blocks = lt_quant_blocks(n, LT_NF4_BLOCKSIZE);
-    m->absmax = must_alloc((size_t)(blocks + w->rows), sizeof(float));
-    w->absmax = m->absmax;
-    if (w->format == LT_WEIGHT_INT8) {
-        lt_int8_quantize(m->data, m->absmax, x, w->rows, w->cols);
-        return;
-    }
-    w->blocksize = LT_NF4_BLOCKSIZE;
-    w->code = w->format == LT_WEIGHT_NF4 ? lt_nf4_code : lt_fp4_code;
-    if (w->format == LT_WEIGHT_NF4)
-        lt_nf4_quantize(m->data, m->absmax, x, n, LT_NF4_BLOCKSIZE);
-    else
-        lt_fp4_quantize(m->data, m->absmax, x, n, LT_NF4_BLOCKSIZE);
-    if (!nested)
-        return;
-    static float code[256];
-    for (int i = 0; i < 256; i++)
-        code[i] = lt_dynamic_map_signed[i];
-    m->absmax_codes = must_alloc((size_t)blocks, 1);
-    m->nested_absmax = must_alloc((size_t)lt_quant_blocks(blocks, LT_NESTED_BLOCKSIZE), sizeof(float));
-    lt_double_quantize(m->absmax_codes, m->nested_absmax, &w->nested_offset, m->absmax, blocks);
-    w->absmax = NULL;
-    w->absmax_codes = m->absmax_codes;
-    w->nested_absmax = m->nested_absmax;
-    w->nested_code = code;
-}
-
-static struct material make_weight(enum lt_weight_format format, enum layout layout, int64_t rows, int64_t cols)
-{
-    struct material m = {.w = {.format = format, .transposed = layout == TRANSPOSED, .rows = rows, .cols = cols}};
-    int64_t n = rows * cols;
-    float *x = uniforms(n);
-    m.data = must_alloc(lt_weight_data_bytes(format, rows, cols), 1);
-    m.w.data = m.data;
-    if (format == LT_WEIGHT_F32)
-        memcpy(m.data, x, (size_t)n * sizeof *x);
-    else if (format == LT_WEIGHT_F16 || format == LT_WEIGHT_BF16)
-        lt_convert_from_f32(m.data, x, format == LT_WEIGHT_F16 ? LT_F16 : LT_BF16, (size_t)n);
-    else
-        make_quantized(&m, x, layout == NESTED);
-    free(x);
-
-    float *stored = must_alloc((size_t)n, sizeof *stored);
-    lt_weight_codecs[format].decode(stored, &m.w, 0, n);
-    m.logical = stored;
-    if (layout == TRANSPOSED) {
-        m.logical = must_alloc((size_t)n, sizeof *stored);
-        for (int64_t i = 0; i < n; i++)
-            m.logical[i] = stored[i % cols * rows + i / cols];
-        free(stored);
-    }
-    return m;
-}
-
-static void free_weight(struct material *m)
-{
-    free(m->logical);
-    free(m->data);
-    free(m->absmax);
-    free(m->nested_absmax);
-    free(m->absmax_codes);
-}
+/* ---- material ---------------------------------------------------------------------------------------- */
 
 /* A matrix with guard values around it and between its rows. */
 enum { GUARD = 24 };
@@ -154,13 +39,13 @@ static struct guarded make_guarded(int64_t rows, int64_t cols, int64_t gap)
 {
     struct guarded g = {.rows = rows, .cols = cols, .ld = cols + gap};
     size_t n = (size_t)(rows * g.ld) + 2 * GUARD;
-    g.base = must_alloc(n, sizeof(float));
+    g.base = lt_must_alloc(n, sizeof(float));
     g.x = g.base + GUARD;
     for (size_t i = 0; i < n; i++)
         memcpy(g.base + i, &guard_bits, sizeof guard_bits);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < cols; j++)
-            g.x[i * g.ld + j] = uniform();
+            g.x[i * g.ld + j] = lt_random_uniform();
     return g;
 }
 
@@ -187,7 +72,7 @@ static bool rows_equal(const float *a, int64_t lda, const float *b, int64_t ldb,
     return true;
 }
 
-/* ---- what there is to test -------------------------------------------------------------------------------- */
+/* ---- what there is to test --------------------------------------------------------------------------- */
 
 struct subject {
     const char *provider;
@@ -229,10 +114,11 @@ static const char *subject_name(const struct subject *s)
     return name;
 }
 
-/* ---- values ----------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------------------------------------ */
 
 /* The element and its error bound in double. */
-static double exact(const float *a, int64_t step_a, const float *b, int64_t step_b, int64_t k, double start, double *bound)
+static double exact(const float *a, int64_t step_a, const float *b, int64_t step_b, int64_t k, double start,
+                    double *bound)
 {
     double sum = start, magnitude = fabs(start), u = 0x1p-24;
     for (int64_t i = 0; i < k; i++) {
@@ -245,14 +131,14 @@ static double exact(const float *a, int64_t step_a, const float *b, int64_t step
     return sum;
 }
 
-static void check_product(struct lt_gemm_provider *p, const struct material *w, enum lt_gemm_side side, int64_t m,
-                          bool accumulate, bool with_bias)
+static void check_product(struct lt_gemm_provider *p, const struct lt_random_weight *w,
+                          enum lt_gemm_side side, int64_t m, bool accumulate, bool with_bias)
 {
     bool forward = side == LT_GEMM_XWT;
     int64_t k = forward ? w->w.cols : w->w.rows, n = forward ? w->w.rows : w->w.cols, cols = w->w.cols;
     struct guarded a = make_guarded(m, k, 3), c = make_guarded(m, n, 5), before = make_guarded(m, n, 0);
     copy_into(&before, &c);
-    float *bias = uniforms(n);
+    float *bias = lt_random_uniforms(n);
     p->run(p, &(struct lt_gemm_args){.side = side,
                                      .m = m,
                                      .a = a.x,
@@ -266,16 +152,18 @@ static void check_product(struct lt_gemm_provider *p, const struct material *w, 
     assert_guards(&c);
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++) {
-            double start = (accumulate ? (double)before.x[i * n + j] : 0.0) + (with_bias ? (double)bias[j] : 0.0);
+            double start = (accumulate ? (double)before.x[i * n + j] : 0.0) +
+                           (with_bias ? (double)bias[j] : 0.0);
             double bound, want = exact(a.x + i * a.ld, 1, forward ? w->logical + j * cols : w->logical + j,
                                        forward ? 1 : cols, k, start, &bound);
             if (accumulate && with_bias) /* the two may cancel in `start` */
                 bound += 0x1p-23 * (fabs((double)before.x[i * n + j]) + fabs((double)bias[j]));
             double got = (double)c.x[i * c.ld + j];
             if (!(fabs(got - want) <= bound)) {
-                print_error("%s %s %s transposed %d m %lld n %lld k %lld at (%lld, %lld): %.9g, not %.9g\n", p->name,
-                            lt_weight_format_name(w->w.format), forward ? "XWT" : "XW", w->w.transposed, (long long)m,
-                            (long long)n, (long long)k, (long long)i, (long long)j, got, want);
+                print_error("%s %s %s transposed %d m %lld n %lld k %lld at (%lld, %lld): %.9g, not %.9g\n",
+                            p->name, lt_weight_format_name(w->w.format), forward ? "XWT" : "XW",
+                            w->w.transposed, (long long)m, (long long)n, (long long)k, (long long)i,
+                            (long long)j, got, want);
                 fail();
             }
         }
@@ -286,8 +174,9 @@ static void check_product(struct lt_gemm_provider *p, const struct material *w, 
 }
 
 static const int64_t value_shapes[][3] = {/* m, rows, cols */
-                                          {1, 1, 1},    {2, 33, 1},   {1, 257, 65}, {3, 16, 385}, {9, 49, 33},
-                                          {5, 64, 128}, {33, 257, 17}, {8, 48, 800}, {17, 95, 400}, {65, 130, 257}};
+                                          {1, 1, 1},     {2, 33, 1},    {1, 257, 65},  {3, 16, 385},
+                                          {9, 49, 33},   {5, 64, 128},  {33, 257, 17}, {8, 48, 800},
+                                          {17, 95, 400}, {65, 130, 257}};
 
 static void test_values(void **state)
 {
@@ -297,22 +186,24 @@ static void test_values(void **state)
         skip();
     for (size_t i = 0; i < sizeof value_shapes / sizeof value_shapes[0]; i++)
         for (int format = 0; format < LT_WEIGHT_FORMAT_COUNT; format++)
-            for (int layout = 0; layout < LAYOUTS; layout++) {
-                if (!layout_exists((enum lt_weight_format)format, (enum layout)layout))
+            for (int layout = 0; layout < LT_LAYOUT_COUNT; layout++) {
+                if (!lt_random_weight_exists((enum lt_weight_format)format, (enum lt_random_layout)layout))
                     continue;
                 const int64_t *shape = value_shapes[i];
-                struct material w = make_weight((enum lt_weight_format)format, (enum layout)layout, shape[1], shape[2]);
+                struct lt_random_weight w = lt_random_weight_make(
+                    (enum lt_weight_format)format, (enum lt_random_layout)layout, shape[1], shape[2]);
                 unsigned variant = (unsigned)(format + layout) + (unsigned)i;
                 check_product(p, &w, LT_GEMM_XWT, shape[0], variant & 1, variant & 2);
                 check_product(p, &w, LT_GEMM_XW, shape[0], variant & 2, variant & 1);
-                free_weight(&w);
+                lt_random_weight_free(&w);
             }
     p->destroy(p);
 }
 
 static const int64_t tn_shapes[][3] = {/* m, n, k */
-                                       {1, 1, 1},     {16, 260, 70}, {260, 16, 70}, {33, 17, 513}, {257, 130, 33},
-                                       {8, 48, 1},    {1, 100, 400}, {100, 1, 400}, {64, 64, 1000}, {3, 530, 20}};
+                                       {1, 1, 1},      {16, 260, 70}, {260, 16, 70}, {33, 17, 513},
+                                       {257, 130, 33}, {8, 48, 1},    {1, 100, 400}, {100, 1, 400},
+                                       {64, 64, 1000}, {3, 530, 20}};
 
 static void test_tn_values(void **state)
 {
@@ -352,25 +243,26 @@ static void test_tn_values(void **state)
     p->destroy(p);
 }
 
-/* ---- bits ------------------------------------------------------------------------------------------------- */
+/* ---- bits -------------------------------------------------------------------------------------------- */
 
-static void run_rows(struct lt_gemm_provider *p, enum lt_gemm_side side, const struct lt_weight *w, const float *a,
-                     int64_t lda, float *c, int64_t ldc, int64_t m, const float *bias)
+static void run_rows(struct lt_gemm_provider *p, enum lt_gemm_side side, const struct lt_weight *w,
+                     const float *a, int64_t lda, float *c, int64_t ldc, int64_t m, const float *bias)
 {
     p->run(p, &(struct lt_gemm_args){
                   .side = side, .m = m, .a = a, .lda = lda, .w = w, .c = c, .ldc = ldc, .bias = bias});
 }
 
 /* Rows alone, in other company, at other places and by other numbers of threads have the same bits. */
-static void check_invariance(const struct subject *s, enum lt_weight_format format, enum layout layout, int64_t rows,
-                             int64_t cols)
+static void check_invariance(const struct subject *s, enum lt_weight_format format,
+                             enum lt_random_layout layout, int64_t rows, int64_t cols)
 {
     enum { M = 512 };
     static const int64_t counts[] = {1, 2, 5, 64, 511, 512}, starts[] = {0, 1, 3, 130, 440, 507, 511};
-    struct material w = make_weight(format, layout, rows, cols);
+    struct lt_random_weight w = lt_random_weight_make(format, layout, rows, cols);
     for (int side = LT_GEMM_XWT; side <= LT_GEMM_XW; side++) {
         int64_t k = side == LT_GEMM_XWT ? cols : rows, n = side == LT_GEMM_XWT ? rows : cols;
-        float *a = uniforms(M * k), *bias = uniforms(n), *all = uniforms(M * n), *some = uniforms(M * n);
+        float *a = lt_random_uniforms(M * k), *bias = lt_random_uniforms(n), *all = lt_random_uniforms(M * n),
+              *some = lt_random_uniforms(M * n);
         struct lt_gemm_provider *p = make_provider(s, 1);
         run_rows(p, (enum lt_gemm_side)side, &w.w, a, k, all, n, M, bias);
         p->destroy(p);
@@ -380,10 +272,12 @@ static void check_invariance(const struct subject *s, enum lt_weight_format form
                 for (size_t j = 0; j < sizeof starts / sizeof starts[0]; j++) {
                     if (starts[j] + counts[i] > M || (counts[i] > 64 && starts[j] > 1))
                         continue;
-                    run_rows(p, (enum lt_gemm_side)side, &w.w, a + starts[j] * k, k, some, n, counts[i], bias);
+                    run_rows(p, (enum lt_gemm_side)side, &w.w, a + starts[j] * k, k, some, n, counts[i],
+                             bias);
                     if (!rows_equal(some, n, all + starts[j] * n, n, counts[i], n)) {
-                        print_error("%s: %lld rows from %lld, side %d, %d threads: other bits\n", subject_name(s),
-                                    (long long)counts[i], (long long)starts[j], side, threads);
+                        print_error("%s: %lld rows from %lld, side %d, %d threads: other bits\n",
+                                    subject_name(s), (long long)counts[i], (long long)starts[j], side,
+                                    threads);
                         fail();
                     }
                 }
@@ -394,7 +288,7 @@ static void check_invariance(const struct subject *s, enum lt_weight_format form
         free(all);
         free(some);
     }
-    free_weight(&w);
+    lt_random_weight_free(&w);
 }
 
 static void test_invariance(void **state)
@@ -405,11 +299,11 @@ static void test_invariance(void **state)
         skip();
     p->destroy(p);
     bool slow = strcmp(s->provider, "ref") == 0 || s->isa == LT_CPU_REF; /* fmaf may be a library call */
-    check_invariance(s, LT_WEIGHT_NF4, NESTED, slow ? 50 : 330, slow ? 70 : 450);
+    check_invariance(s, LT_WEIGHT_NF4, LT_LAYOUT_NESTED, slow ? 50 : 330, slow ? 70 : 450);
     if (!slow) {
-        check_invariance(s, LT_WEIGHT_F32, PLAIN, 560, 800);
-        check_invariance(s, LT_WEIGHT_BF16, TRANSPOSED, 100, 420);
-        check_invariance(s, LT_WEIGHT_F32, PLAIN, 16, 700);
+        check_invariance(s, LT_WEIGHT_F32, LT_LAYOUT_PLAIN, 560, 800);
+        check_invariance(s, LT_WEIGHT_BF16, LT_LAYOUT_TRANSPOSED, 100, 420);
+        check_invariance(s, LT_WEIGHT_F32, LT_LAYOUT_PLAIN, 16, 700);
     }
 }
 
@@ -418,14 +312,21 @@ static void test_tn_invariance(void **state)
     static const int64_t shapes[][3] = {{16, 700, 450}, {700, 16, 450}, {300, 270, 100}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         int64_t m = shapes[i][0], n = shapes[i][1], k = shapes[i][2];
-        float *a = uniforms(k * m), *b = uniforms(k * n), *c[3];
+        float *a = lt_random_uniforms(k * m), *b = lt_random_uniforms(k * n), *c[3];
         for (int threads = 1; threads <= 3; threads++) {
             struct lt_gemm_provider *p = make_provider(*state, threads);
             if (p == NULL)
                 skip();
-            c[threads - 1] = uniforms(m * n);
-            p->run_tn(p, &(struct lt_gemm_tn_args){
-                             .m = m, .n = n, .k = k, .a = a, .lda = m, .b = b, .ldb = n, .c = c[threads - 1], .ldc = n});
+            c[threads - 1] = lt_random_uniforms(m * n);
+            p->run_tn(p, &(struct lt_gemm_tn_args){.m = m,
+                                                   .n = n,
+                                                   .k = k,
+                                                   .a = a,
+                                                   .lda = m,
+                                                   .b = b,
+                                                   .ldb = n,
+                                                   .c = c[threads - 1],
+                                                   .ldc = n});
             p->destroy(p);
             assert_memory_equal(c[threads - 1], c[0], (size_t)(m * n) * sizeof(float));
         }
@@ -443,24 +344,27 @@ static void test_same_bits(void **state)
     static const struct {
         int64_t m, rows, cols;
         enum lt_weight_format format;
-        enum layout layout;
+        enum lt_random_layout layout;
     } cases[] = {
-        {1, 100, 300, LT_WEIGHT_NF4, NESTED},     {9, 65, 513, LT_WEIGHT_INT8, PLAIN},
-        {50, 33, 129, LT_WEIGHT_F16, TRANSPOSED}, {23, 16, 900, LT_WEIGHT_F32, PLAIN},
-        {40, 130, 16, LT_WEIGHT_F32, TRANSPOSED}, {6, 257, 257, LT_WEIGHT_FP4, PLAIN},
+        {1, 100, 300, LT_WEIGHT_NF4, LT_LAYOUT_NESTED},     {9, 65, 513, LT_WEIGHT_INT8, LT_LAYOUT_PLAIN},
+        {50, 33, 129, LT_WEIGHT_F16, LT_LAYOUT_TRANSPOSED}, {23, 16, 900, LT_WEIGHT_F32, LT_LAYOUT_PLAIN},
+        {40, 130, 16, LT_WEIGHT_F32, LT_LAYOUT_TRANSPOSED}, {6, 257, 257, LT_WEIGHT_FP4, LT_LAYOUT_PLAIN},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         for (int side = LT_GEMM_XWT; side <= LT_GEMM_XW; side++) {
-            struct material w = make_weight(cases[i].format, cases[i].layout, cases[i].rows, cases[i].cols);
+            struct lt_random_weight w =
+                lt_random_weight_make(cases[i].format, cases[i].layout, cases[i].rows, cases[i].cols);
             int64_t k = side == LT_GEMM_XWT ? cases[i].cols : cases[i].rows;
             int64_t n = side == LT_GEMM_XWT ? cases[i].rows : cases[i].cols, m = cases[i].m;
-            float *a = uniforms(m * k), *bias = uniforms(n), *c0 = uniforms(m * n), *want = NULL, *got = NULL;
+            float *a = lt_random_uniforms(m * k), *bias = lt_random_uniforms(n),
+                  *c0 = lt_random_uniforms(m * n), *want = NULL, *got = NULL;
             for (size_t s = 0; s < ALL_SUBJECTS; s++) {
-                struct lt_gemm_provider *p =
-                    strcmp(all_subjects[s].provider, "openblas") == 0 ? NULL : make_provider(&all_subjects[s], 2);
+                struct lt_gemm_provider *p = strcmp(all_subjects[s].provider, "openblas") == 0
+                                                 ? NULL
+                                                 : make_provider(&all_subjects[s], 2);
                 if (p == NULL)
                     continue;
-                got = must_alloc((size_t)(m * n), sizeof *got);
+                got = lt_must_alloc((size_t)(m * n), sizeof *got);
                 memcpy(got, c0, (size_t)(m * n) * sizeof *got);
                 p->run(p, &(struct lt_gemm_args){.side = (enum lt_gemm_side)side,
                                                  .m = m,
@@ -485,7 +389,7 @@ static void test_same_bits(void **state)
             free(a);
             free(bias);
             free(c0);
-            free_weight(&w);
+            lt_random_weight_free(&w);
         }
 }
 
@@ -495,13 +399,14 @@ static void test_same_bits_tn(void **state)
     static const int64_t shapes[][3] = {{16, 130, 70}, {130, 16, 500}, {50, 49, 33}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         int64_t m = shapes[i][0], n = shapes[i][1], k = shapes[i][2];
-        float *a = uniforms(k * m), *b = uniforms(k * n), *c0 = uniforms(m * n), *want = NULL;
+        float *a = lt_random_uniforms(k * m), *b = lt_random_uniforms(k * n), *c0 = lt_random_uniforms(m * n),
+              *want = NULL;
         for (size_t s = 0; s < ALL_SUBJECTS; s++) {
             struct lt_gemm_provider *p =
                 strcmp(all_subjects[s].provider, "openblas") == 0 ? NULL : make_provider(&all_subjects[s], 2);
             if (p == NULL)
                 continue;
-            float *got = must_alloc((size_t)(m * n), sizeof *got);
+            float *got = lt_must_alloc((size_t)(m * n), sizeof *got);
             memcpy(got, c0, (size_t)(m * n) * sizeof *got);
             p->run_tn(p, &(struct lt_gemm_tn_args){.m = m,
                                                    .n = n,
@@ -528,9 +433,10 @@ static void test_same_bits_tn(void **state)
     }
 }
 
-/* ---- values that are no numbers ----------------------------------------------------------------------------- */
+/* ---- values that are no numbers ---------------------------------------------------------------------- */
 
-/* A NaN or infinity reaches exactly the elements it has a part in, a zero on the other side notwithstanding. */
+/* A NaN or infinity reaches exactly the elements it has a part in, a zero on the other side
+ * notwithstanding. */
 static void test_nan(void **state)
 {
     enum { M = 11, N = 70, K = 50 };
@@ -538,8 +444,8 @@ static void test_nan(void **state)
     if (p == NULL)
         skip();
     for (int i = 0; i < 4; i++) {
-        struct material w = make_weight(LT_WEIGHT_F32, PLAIN, N, K);
-        float *a = uniforms(M * K), *c = uniforms(M * N), *wx = w.data;
+        struct lt_random_weight w = lt_random_weight_make(LT_WEIGHT_F32, LT_LAYOUT_PLAIN, N, K);
+        float *a = lt_random_uniforms(M * K), *c = lt_random_uniforms(M * N), *wx = w.data;
         float bad = i % 2 == 0 ? NAN : INFINITY;
         for (int j = 0; j < M; j++)
             a[j * K + 7] = 0.0F;
@@ -555,12 +461,12 @@ static void test_nan(void **state)
                 assert_int_equal(isnan(c[r * N + n]) != 0, i < 2 ? n == 69 : r == 10);
         free(a);
         free(c);
-        free_weight(&w);
+        lt_random_weight_free(&w);
     }
     p->destroy(p);
 }
 
-/* ---- creation --------------------------------------------------------------------------------------------- */
+/* ---- creation ---------------------------------------------------------------------------------------- */
 
 static void test_create(void **state)
 {
@@ -590,141 +496,12 @@ static void test_create(void **state)
     }
 }
 
-/* ---- speed ------------------------------------------------------------------------------------------------ */
-
-enum bench_kind { BENCH_XWT, BENCH_XW, BENCH_TN };
-
-struct bench {
-    const char *what;
-    enum bench_kind kind;
-    int64_t m, n, k; /* of the product */
-    enum lt_weight_format format;
-};
-
-static const struct bench benches[] = {
-    {"f32", BENCH_XWT, 512, 2048, 2048, LT_WEIGHT_F32},       {"f32", BENCH_XW, 512, 2048, 2048, LT_WEIGHT_F32},
-    {"f32", BENCH_XWT, 512, 5632, 2048, LT_WEIGHT_F32},       {"f32", BENCH_XW, 512, 2048, 5632, LT_WEIGHT_F32},
-    {"f32", BENCH_XWT, 512, 2048, 5632, LT_WEIGHT_F32},       {"f32", BENCH_XW, 512, 5632, 2048, LT_WEIGHT_F32},
-    {"nf4", BENCH_XWT, 512, 2048, 2048, LT_WEIGHT_NF4},       {"nf4", BENCH_XW, 512, 2048, 2048, LT_WEIGHT_NF4},
-    {"nf4", BENCH_XWT, 512, 5632, 2048, LT_WEIGHT_NF4},       {"nf4", BENCH_XW, 512, 2048, 5632, LT_WEIGHT_NF4},
-    {"bf16", BENCH_XWT, 512, 2048, 2048, LT_WEIGHT_BF16},     {"int8", BENCH_XWT, 512, 2048, 2048, LT_WEIGHT_INT8},
-    {"x·At", BENCH_XWT, 512, 16, 2048, LT_WEIGHT_F32},        {"u·Bt", BENCH_XWT, 512, 2048, 16, LT_WEIGHT_F32},
-    {"dy·B", BENCH_XW, 512, 16, 2048, LT_WEIGHT_F32},         {"v·A", BENCH_XW, 512, 2048, 16, LT_WEIGHT_F32},
-    {"dA", BENCH_TN, 16, 2048, 512, LT_WEIGHT_F32},           {"dB", BENCH_TN, 2048, 16, 512, LT_WEIGHT_F32},
-    {"dA long", BENCH_TN, 16, 5632, 2048, LT_WEIGHT_F32},     {"dB long", BENCH_TN, 5632, 16, 2048, LT_WEIGHT_F32},
-    {"dW", BENCH_TN, 2048, 2048, 512, LT_WEIGHT_F32},         {"f32 m=1", BENCH_XWT, 1, 2048, 2048, LT_WEIGHT_F32},
-    {"nf4 m=1", BENCH_XWT, 1, 2048, 2048, LT_WEIGHT_NF4},     {"nf4 m=8", BENCH_XWT, 8, 2048, 2048, LT_WEIGHT_NF4},
-    {"nf4 m=64", BENCH_XWT, 64, 2048, 2048, LT_WEIGHT_NF4},   {"head", BENCH_XWT, 128, 32000, 2048, LT_WEIGHT_BF16},
-};
-
-struct bench_data {
-    const struct bench *b;
-    struct material w;
-    float *a, *f32, *c;
-};
-
-static void bench_provider(struct lt_gemm_provider *p, const struct bench_data *d)
-{
-    const struct bench *b = d->b;
-    if (b->kind == BENCH_TN)
-        p->run_tn(p, &(struct lt_gemm_tn_args){.m = b->m,
-                                               .n = b->n,
-                                               .k = b->k,
-                                               .a = d->a,
-                                               .lda = b->m,
-                                               .b = d->f32,
-                                               .ldb = b->n,
-                                               .c = d->c,
-                                               .ldc = b->n});
-    else
-        run_rows(p, b->kind == BENCH_XWT ? LT_GEMM_XWT : LT_GEMM_XW, &d->w.w, d->a, b->k, d->c, b->n, b->m, NULL);
-}
-
-#if LT_HAVE_OPENBLAS
-static void bench_cblas(const struct bench_data *d)
-{
-    const struct bench *b = d->b;
-    bool tn = b->kind == BENCH_TN, xwt = b->kind == BENCH_XWT;
-    cblas_sgemm(CblasRowMajor, tn ? CblasTrans : CblasNoTrans, xwt ? CblasTrans : CblasNoTrans, (int)b->m, (int)b->n,
-                (int)b->k, 1.0F, d->a, (int)(tn ? b->m : b->k), d->f32, (int)(xwt ? b->k : b->n), 0.0F, d->c,
-                (int)b->n);
-}
-#endif
-
-/* Contestants take turns, so that what else the machine does hits all of them; the best run of each counts. */
-static void bench_one(const struct bench *b, const struct lt_cpu_kernels *kernels, int threads, double seconds)
-{
-    enum { CONTESTANTS = 3 };
-    static const char *names[CONTESTANTS] = {"sgemm", "native", "openblas"};
-    struct lt_gemm_provider *p[CONTESTANTS] = {NULL};
-    double best[CONTESTANTS] = {0.0};
-    bool forward = b->kind != BENCH_XW;
-    struct bench_data d = {.b = b};
-    d.w = make_weight(b->format, PLAIN, forward ? b->n : b->k, forward ? b->k : b->n);
-    d.f32 = d.w.logical;
-    d.a = uniforms(b->m * b->k);
-    d.c = uniforms(b->m * b->n);
-    printf("%-10s %-4s m %4d n %5d k %4d", b->what, b->kind == BENCH_XWT ? "XWT" : b->kind == BENCH_XW ? "XW" : "TN",
-           (int)b->m, (int)b->n, (int)b->k);
-    for (int i = 1; i < CONTESTANTS; i++)
-        if (lt_gemm_create(&p[i], names[i], kernels, threads, NULL) != LT_OK)
-            p[i] = NULL;
-
-    double flop = 2.0 * (double)b->m * (double)b->n * (double)b->k, begin = lt_clock_seconds();
-    for (int round = 0; round < 4 || lt_clock_seconds() - begin < seconds; round++)
-        for (int i = 0; i < CONTESTANTS; i++) {
-            if (i > 0 && p[i] == NULL)
-                continue;
-#if LT_HAVE_OPENBLAS
-            openblas_set_num_threads(i == 0 ? threads : 1);
-#endif
-            double t = lt_clock_seconds();
-            if (i > 0)
-                bench_provider(p[i], &d);
-#if LT_HAVE_OPENBLAS
-            else
-                bench_cblas(&d);
-#endif
-            best[i] = fmax(best[i], flop / (lt_clock_seconds() - t));
-        }
-    for (int i = 0; i < CONTESTANTS; i++) {
-        if (i > 0 && p[i] == NULL)
-            continue;
-        printf("   %s %6.1f", names[i], best[i] * 1e-9);
-        if (i > 0)
-            printf(" (%.2f)", best[i] / best[0]);
-        if (i > 0)
-            p[i]->destroy(p[i]);
-    }
-    printf("\n");
-    fflush(stdout);
-    free(d.a);
-    free(d.c);
-    free_weight(&d.w);
-}
-
-static int bench_main(int threads, const char *only)
-{
-    enum lt_cpu_isa isa;
-    if (!lt_cpu_isa_detect(&isa, getenv("LT_CPU"))) {
-        fputs("test_gemm: LT_CPU is not a variant of this processor\n", stderr);
-        return 1;
-    }
-    struct lt_cpu_kernels kernels;
-    lt_cpu_kernels_init(&kernels, isa);
-    printf("GFLOP/s, %s, %d threads; (ratio to cblas_sgemm on the decoded weight)\n", lt_cpu_isa_name(isa), threads);
-    for (size_t i = 0; i < sizeof benches / sizeof benches[0]; i++)
-        if (only == NULL || strstr(benches[i].what, only) != NULL)
-            bench_one(&benches[i], &kernels, threads, 1.0);
-    return 0;
-}
-
-/* ---- main ------------------------------------------------------------------------------------------------- */
+/* ---- main -------------------------------------------------------------------------------------------- */
 
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "--bench") == 0)
-        return bench_main(argc > 2 ? atoi(argv[2]) : lt_cpu_count(), argc > 3 ? argv[3] : NULL);
+        return lt_gemm_bench(argc > 2 ? atoi(argv[2]) : lt_cpu_count(), argc > 3 ? argv[3] : NULL);
 
     static const struct {
         const char *name;
@@ -741,7 +518,8 @@ int main(int argc, char **argv)
     for (size_t s = 0; s < ALL_SUBJECTS; s++)
         for (size_t i = 0; i < PER_SUBJECT; i++) {
             size_t at = s * PER_SUBJECT + i;
-            snprintf(names[at], sizeof names[at], "%s %s", subject_name(&all_subjects[s]), per_subject[i].name);
+            snprintf(names[at], sizeof names[at], "%s %s", subject_name(&all_subjects[s]),
+                     per_subject[i].name);
             tests[at + 3] = (struct CMUnitTest){.name = names[at],
                                                 .test_func = per_subject[i].function,
                                                 .initial_state = (void *)(uintptr_t)&all_subjects[s]};

@@ -167,7 +167,7 @@ struct optimizer {
     const struct lt_cpu_kernels *k;
     float *p, *m, *v, *g;
     int64_t n;
-    struct lt_adamw_args args;
+    struct lt_optimizer_args args;
 };
 
 static void run_adamw(void *context)
@@ -187,7 +187,7 @@ static void run_sum_squares(void *context)
 static struct optimizer make_optimizer(const struct lt_cpu_kernels *k, int64_t n)
 {
     struct optimizer o = {.k = k, .n = n};
-    o.args = (struct lt_adamw_args){2e-4, 0.9, 0.999, 1e-8, 0.01, 0.271, 0.0547, 0.7f};
+    o.args = (struct lt_optimizer_args){2e-4, 0.9, 0.999, 1e-8, 0.01, 0.271, 0.0547, 0.7f};
     float **arrays[] = {&o.p, &o.m, &o.v, &o.g};
     lt_check_seed(11);
     for (int i = 0; i < 4; i++) {

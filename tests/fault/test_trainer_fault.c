@@ -57,6 +57,16 @@ static enum lt_status create(struct train_run *r, struct lt_error *err)
     return status;
 }
 
+/* Paged 8-bit state, and f32 state of tensors with fewer elements. */
+static struct train_setup paged_run(const char *output)
+{
+    struct train_setup s = tiny_run(output);
+    s.config.optimizer.kind = LT_OPTIMIZER_ADAMW_8BIT;
+    s.config.optimizer.paged = true;
+    s.config.optimizer.min_8bit_size = 200;
+    return s;
+}
+
 static enum lt_status save(struct train_run *r, struct lt_error *err)
 {
     return lt_trainer_save_checkpoint(r->trainer, err);
@@ -81,19 +91,17 @@ static void creation_and_files(void **state)
     train_run_close(&run);
 }
 
-static void resumption(void **state)
+static void resume(const struct train_setup *s)
 {
-    (void)state;
-    struct train_setup s = tiny_run("fault");
     char *last;
     struct lt_error err = {0};
     enum lt_status status;
 
-    train_ok(lt_trainer_last_checkpoint(s.config.output_dir, &last, &err), &err);
+    train_ok(lt_trainer_last_checkpoint(s->config.output_dir, &last, &err), &err);
     int n = 0;
     do {
         struct train_run run;
-        train_run_open(&run, &s);
+        train_run_open(&run, s);
         lt_alloc_fail_at(++n);
         status = lt_trainer_resume(run.trainer, last, &err);
         lt_alloc_fail_at(0);
@@ -105,8 +113,29 @@ static void resumption(void **state)
     lt_free(last);
 }
 
+static void resumption(void **state)
+{
+    (void)state;
+    struct train_setup s = tiny_run("fault");
+    resume(&s);
+}
+
+static void paged_state(void **state)
+{
+    (void)state;
+    struct train_run run;
+    struct train_setup s = paged_run("paged");
+
+    train_run_open(&run, &s);
+    train_run_start(&run, &s);
+    sweep(save, &run);
+    train_run_close(&run);
+    resume(&s);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(creation_and_files), cmocka_unit_test(resumption)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(creation_and_files), cmocka_unit_test(resumption),
+                                       cmocka_unit_test(paged_state)};
     return cmocka_run_group_tests_name("trainer without memory", tests, NULL, NULL);
 }

@@ -105,6 +105,89 @@ static void curve_qlora(void **state)
     check_curve("goldens/qlora/checkpoint-bnb-4bit", "qlora/f32/curve", 1);
 }
 
+/* ---- other optimizers on the same curve ---- */
+
+static void keep_loss(void *user, const struct lt_train_metrics *m)
+{
+    *(double *)user = m->loss;
+}
+
+/* The loss of the last of 50 steps; the adapter goes to the folder `output`.  Every tensor of min_8bit_size elements has
+ * 8-bit state: those of this model are all smaller than bitsandbytes' limit. */
+static double run_optimizer(const char *optim, int32_t min_8bit_size, const char *output)
+{
+    struct lt_error err = {0};
+    struct train_run run;
+    double loss = NAN;
+    struct train_setup setup = {.model = "goldens/llama-tiny",
+                                .adapter = "goldens/lora/adapter-init",
+                                .train = train_fixture("goldens/lora/batches.safetensors"),
+                                .config = train_recipe(50, 1, train_temp(output)),
+                                .events = {.user = &loss, .log = keep_loss}};
+    train_ok(lt_optimizer_parse(&setup.config.optimizer, optim, &err), &err);
+    setup.config.optimizer.min_8bit_size = min_8bit_size;
+    train_run_open(&run, &setup);
+    train_run_start(&run, &setup);
+    train_ok(lt_trainer_run(run.trainer, &err), &err);
+    train_run_close(&run);
+    return loss;
+}
+
+static void optimizers(void **state)
+{
+    (void)state;
+    static const char file[] = "adapter_model.safetensors";
+    double plain = run_optimizer("adamw_torch", 0, "adamw");
+    assert_true(run_optimizer("paged_adamw_32bit", 0, "paged") == plain);
+    train_assert_same_file(train_temp("adamw"), train_temp("paged"), file);
+    assert_true(run_optimizer("adamw_8bit", 0, "small") == plain); /* f32 state for small tensors */
+    train_assert_same_file(train_temp("adamw"), train_temp("small"), file);
+
+    double eight = run_optimizer("adamw_8bit", 1, "eight");
+    double adapter = train_file_difference(train_temp("adamw/adapter_model.safetensors"),
+                                           train_temp("eight/adapter_model.safetensors"));
+    print_message("adamw_8bit: loss %.2g from AdamW's %.6f, adapter %.2g\n", eight - plain, plain, adapter);
+    assert_true(fabs(eight - plain) <= 1e-2);
+    assert_true(adapter > 1e-5); /* it was 8-bit indeed */
+    assert_true(run_optimizer("paged_adamw_8bit", 1, "paged-eight") == eight);
+    train_assert_same_file(train_temp("eight"), train_temp("paged-eight"), file);
+}
+
+/* Full fine-tuning with 8-bit state: for large matrices, but never for the embedding. */
+static void eight_bit_tensors(void **state)
+{
+    (void)state;
+    struct lt_error err = {0};
+    struct train_run run;
+    struct lt_safetensors st;
+    struct train_setup setup = {.model = "goldens/llama-tiny",
+                                .train = train_fixture("goldens/lora/batches.safetensors"),
+                                .config = train_recipe(1, 1, train_temp("full"))};
+    setup.config.optimizer.kind = LT_OPTIMIZER_ADAMW_8BIT;
+    setup.config.save_strategy = LT_INTERVAL_EPOCH; /* the end */
+    train_run_open(&run, &setup);
+    train_run_start(&run, &setup);
+    train_ok(lt_trainer_run(run.trainer, &err), &err);
+    train_run_close(&run);
+    const struct {
+        const char *name;
+        enum lt_dtype dtype;
+    } tensors[] = {{"state1.model.embed_tokens.weight", LT_F32},
+                   {"state1.model.norm.weight", LT_F32},
+                   {"state1.lm_head.weight", LT_U8},
+                   {"state2.model.layers.0.mlp.gate_proj.weight", LT_U8},
+                   {"absmax1.model.layers.0.mlp.gate_proj.weight", LT_F32}};
+    train_ok(lt_safetensors_open(&st, train_temp("full/checkpoint-1/optimizer.safetensors"), &err), &err);
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
+        const struct lt_st_tensor *t = lt_safetensors_find(&st, tensors[i].name);
+        if (!t)
+            fail_msg("%s is missing", tensors[i].name);
+        assert_int_equal(t->dtype, tensors[i].dtype);
+    }
+    assert_null(lt_safetensors_find(&st, "absmax1.model.embed_tokens.weight"));
+    lt_safetensors_close(&st);
+}
+
 /* ---- one batch ---- */
 
 /* The variant `right` of the inputs as a pre-tokenized file. */
@@ -282,7 +365,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(curve_plain), cmocka_unit_test(curve_accumulated), cmocka_unit_test(curve_qlora),
-        cmocka_unit_test(dumped_step), cmocka_unit_test(evaluation),
+        cmocka_unit_test(optimizers),  cmocka_unit_test(eight_bit_tensors), cmocka_unit_test(dumped_step),
+        cmocka_unit_test(evaluation),
     };
     return cmocka_run_group_tests_name("training goldens", tests, NULL, NULL);
 }

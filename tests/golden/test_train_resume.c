@@ -352,6 +352,119 @@ static void longer_run(void **state)
     train_assert_same_file(train_temp("longer"), train_temp("at-a-stretch"), "adapter_model.safetensors");
 }
 
+/* ---- other optimizers ---- */
+
+/* 8-bit state for every tensor, f32 state where there is no such; without dropout's and evaluation's share of time. */
+static struct train_setup optimizer_run(const char *output, const char *optim, struct stop *stop)
+{
+    struct lt_error err = {0};
+    struct train_setup s = small_run(output, stop);
+
+    train_ok(lt_optimizer_parse(&s.config.optimizer, optim, &err), &err);
+    s.config.optimizer.min_8bit_size = 200; /* of this adapter's tensors some have more elements, some fewer */
+    s.config.save_strategy = s.config.eval_strategy = LT_INTERVAL_NO;
+    s.config.max_steps = 8;
+    return s;
+}
+
+static void assert_state_names(const char *dir, const char *optim)
+{
+    struct lt_error err = {0};
+    struct lt_safetensors st;
+    size_t codes = 0, absmax = 0, floats = 0;
+
+    train_ok(lt_safetensors_open(&st, path_in(dir, "checkpoint-3/optimizer.safetensors"), &err), &err);
+    for (size_t i = 0; i < st.count; i++) {
+        const char *name = st.tensors[i].name;
+        absmax += strncmp(name, "absmax", 6) == 0;
+        codes += st.tensors[i].dtype == LT_U8 && strncmp(name, "state", 5) == 0;
+        floats += st.tensors[i].dtype == LT_F32 && (strncmp(name, "state", 5) == 0 || strncmp(name, "exp_avg", 7) == 0);
+    }
+    bool eight = strstr(optim, "8bit") != NULL;
+    assert_int_equal(st.count, codes + absmax + floats);
+    assert_int_equal(codes, absmax);
+    assert_int_equal(codes > 0, eight);
+    assert_int_equal(floats > 0, strcmp(optim, "sgd") != 0);
+    lt_safetensors_close(&st);
+}
+
+static void resumed_optimizers(void **state)
+{
+    (void)state;
+    static const char *const optims[] = {"adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "sgd", "lion_32bit"};
+
+    for (size_t i = 0; i < sizeof optims / sizeof *optims; i++) {
+        char whole[64], parts[64];
+        struct stop none = {0}, at3 = {.after_step = 3};
+        lt_snprintf(whole, sizeof whole, "whole-%s", optims[i]);
+        lt_snprintf(parts, sizeof parts, "parts-%s", optims[i]);
+        struct train_setup s = optimizer_run(whole, optims[i], &none);
+        assert_int_equal(run_once(&s, false), LT_OK);
+        s = optimizer_run(parts, optims[i], &at3);
+        assert_int_equal(run_once(&s, false), LT_ERR_CANCELLED);
+        assert_state_names(parts, optims[i]);
+        s.events.user = &none;
+        s.threads = 2;
+        assert_int_equal(run_once(&s, true), LT_OK);
+        train_assert_same_file(train_temp(whole), train_temp(parts), "adapter_model.safetensors");
+        assert_same_log(whole, parts);
+    }
+    train_assert_same_file(train_temp("whole-adamw_8bit"), train_temp("whole-paged_adamw_8bit"),
+                           "adapter_model.safetensors");
+}
+
+/* Paged or not may change on the way, the kind not. */
+static void resumed_with_another_optimizer(void **state)
+{
+    (void)state;
+    struct lt_error err = {0};
+    struct stop none = {0}, at3 = {.after_step = 3};
+    struct train_run run;
+    struct train_setup s = optimizer_run("to-pages", "adamw_8bit", &at3);
+
+    assert_int_equal(run_once(&s, false), LT_ERR_CANCELLED);
+    s = optimizer_run("to-pages", "lion_32bit", &none);
+    train_run_open(&run, &s);
+    assert_int_equal(lt_trainer_resume(run.trainer, path_in("to-pages", "checkpoint-3"), &err), LT_ERR_INVALID);
+    assert_non_null(strstr(err.message, "optim"));
+    assert_non_null(strstr(err.message, "lion_32bit"));
+    train_run_close(&run);
+    s = optimizer_run("to-pages", "paged_adamw_8bit", &none);
+    assert_int_equal(run_once(&s, true), LT_OK);
+    train_assert_same_file(train_temp("whole-adamw_8bit"), train_temp("to-pages"), "adapter_model.safetensors");
+}
+
+/* A NaN in the file would reach a block of parameters much later. */
+static void broken_state(void **state)
+{
+    (void)state;
+    struct lt_error err = {0};
+    struct stop none = {0}, at3 = {.after_step = 3};
+    struct train_run run;
+    struct lt_safetensors st;
+    struct train_setup s = optimizer_run("broken-state", "adamw_8bit", &at3);
+    const char *path = path_in("broken-state", "checkpoint-3/optimizer.safetensors");
+    char *text;
+    size_t size, at = 0;
+
+    assert_int_equal(run_once(&s, false), LT_ERR_CANCELLED);
+    train_ok(lt_safetensors_open(&st, path, &err), &err);
+    for (size_t i = 0; i < st.count && at == 0; i++)
+        if (strncmp(st.tensors[i].name, "absmax2.", 8) == 0)
+            at = st.tensors[i].offset;
+    lt_safetensors_close(&st);
+    train_ok(lt_file_read(path, 1 << 26, &text, &size, &err), &err);
+    assert_true(at > 0 && at + 4 <= size);
+    memset(text + at, 0xff, 4);
+    train_ok(lt_file_write_atomic(path, text, size, &err), &err);
+    lt_free(text);
+    s.events.user = &none;
+    train_run_open(&run, &s);
+    assert_int_equal(lt_trainer_resume(run.trainer, path_in("broken-state", "checkpoint-3"), &err), LT_ERR_NUMERIC);
+    assert_non_null(strstr(err.message, "absmax2."));
+    train_run_close(&run);
+}
+
 static void count_allocations(void *user, const struct lt_train_metrics *m)
 {
     long *at = user;
@@ -447,6 +560,9 @@ int main(void)
         cmocka_unit_test(rotation_and_other_threads),
         cmocka_unit_test(refused_resume),
         cmocka_unit_test(longer_run),
+        cmocka_unit_test(resumed_optimizers),
+        cmocka_unit_test(resumed_with_another_optimizer),
+        cmocka_unit_test(broken_state),
         cmocka_unit_test(no_allocation_in_a_step),
         cmocka_unit_test(full_fine_tuning),
     };

@@ -38,10 +38,12 @@ static void transpose_ref(float *dst, int64_t ldd, const float *src, int64_t lds
 static void panels_copy_ref(float *dst, int64_t kc, int64_t k0, const float *src, int64_t lds, int64_t rows,
                             int64_t cols)
 {
-    for (int64_t n = 0; n < cols; n += COLS)
+    for (int64_t n = 0; n < cols; n += COLS) {
+        float *panel = dst + n / COLS * lt_gemm_panel_stride(kc, COLS);
         for (int64_t p = 0; p < rows; p++)
             for (int64_t j = 0; j < COLS; j++)
-                dst[n * kc + (k0 + p) * COLS + j] = n + j < cols ? src[p * lds + n + j] : 0.0F;
+                panel[(k0 + p) * COLS + j] = n + j < cols ? src[p * lds + n + j] : 0.0F;
+    }
 }
 
 const struct lt_gemm_kernel lt_gemm_kernel_ref = {

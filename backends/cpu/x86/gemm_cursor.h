@@ -1,5 +1,5 @@
-/* How the x86 GEMM micro-kernels walk through A and B.  Included by files with instruction set flags of their own; all
- * of it is inlined into them. */
+/* How the x86 GEMM micro-kernels walk through A and B.  Included by files with instruction set flags of
+ * their own; all of it is inlined into them. */
 #ifndef LT_BACKENDS_CPU_X86_GEMM_CURSOR_H
 #define LT_BACKENDS_CPU_X86_GEMM_CURSOR_H
 
@@ -9,15 +9,16 @@
 
 #define LT_INLINE static inline __attribute__((always_inline))
 
-/* Before a loop over a constant number of accumulators: they live in registers only when it is unrolled whole. */
+/* Before a loop over a constant number of accumulators: they live in registers only when it is unrolled
+ * whole. */
 #ifdef __clang__
 #define LT_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define LT_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* Strides in bytes.  Up to eight rows of A are reached from two pointers with scaled index registers, four rows of B
- * from one, so that the loop spends no registers or additions on a pointer a row. */
+/* Strides in bytes.  Up to eight rows of A are reached from two pointers with scaled index registers, four
+ * rows of B from one, so that the loop spends no registers or additions on a pointer a row. */
 struct gemm_cursor {
     const char *a0, *a4; /* rows 0 and 4 of A */
     intptr_t a_step, a_step3;
@@ -75,11 +76,10 @@ LT_INLINE void gemm_cursor_advance(struct gemm_cursor *c, int count) /* 1 or 4 *
     c->b_ahead += (uintptr_t)(count * c->b_step);
 }
 
-/* Asks for the C of the tile that comes next. */
-LT_INLINE void gemm_prefetch_c(const struct lt_gemm_tile *t, int row, int column)
+/* Asks for base[offset], which may lie outside the array. */
+LT_INLINE void gemm_prefetch(const float *base, int64_t offset)
 {
-    uintptr_t offset = (uintptr_t)(row * t->ldc + column) * 4;
-    _mm_prefetch((const char *)((uintptr_t)t->next_c + offset), _MM_HINT_T0);
+    _mm_prefetch((const char *)((uintptr_t)base + (uintptr_t)offset * sizeof(float)), _MM_HINT_T0);
 }
 
 #endif

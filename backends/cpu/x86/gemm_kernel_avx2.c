@@ -1,7 +1,22 @@
 /* AVX2 micro-kernel: 4 x 24, 12 accumulators; the structure of the AVX-512 one. */
 #include "backends/cpu/x86/gemm_cursor.h"
 
-enum { ROWS = 4, LANES = 8, VECTORS = 3, UNROLL = 4, AHEAD = 24 /* rows of B prefetched ahead */ };
+enum {
+    ROWS = 4,
+    LANES = 8,
+    VECTORS = 3,
+    UNROLL = 4,
+    AHEAD = 24,    /* rows of B prefetched ahead */
+    COPY_AHEAD = 8 /* rows prefetched ahead of a copy: the processor does not see strides over a page */
+};
+
+/* acc + x*w in this very form of the instruction: all sixteen registers are in use, and from the intrinsic
+ * GCC picks forms that overwrite a factor and then loads it again. */
+LT_INLINE __m256 multiply_add(__m256 acc, __m256 x, __m256 w)
+{
+    __asm__("vfmadd231ps %2, %1, %0" : "+x"(acc) : "x"(x), "x"(w));
+    return acc;
+}
 
 /* acc += A[rows, count] · B[count, vectors]. */
 LT_INLINE void multiply(__m256 acc[ROWS][VECTORS], struct gemm_cursor *at, const int rows, const int vectors,
@@ -22,7 +37,7 @@ LT_INLINE void multiply(__m256 acc[ROWS][VECTORS], struct gemm_cursor *at, const
             __m256 x = _mm256_broadcast_ss(gemm_cursor_a(at, i, q));
             LT_UNROLL
             for (int v = 0; v < vectors; v++)
-                acc[i][v] = _mm256_fmadd_ps(x, w[v], acc[i][v]);
+                acc[i][v] = multiply_add(acc[i][v], x, w[v]);
         }
     }
     gemm_cursor_advance(at, count);
@@ -42,8 +57,8 @@ LT_INLINE void tile_body(const struct lt_gemm_tile *t, const int rows, const int
             if (t->bias != NULL)
                 acc[i][v] = _mm256_add_ps(acc[i][v], _mm256_loadu_ps(t->bias + v * LANES));
         }
-        gemm_prefetch_c(t, i, 0);
-        gemm_prefetch_c(t, i, vectors * LANES - 1);
+        gemm_prefetch(t->next_c, i * t->ldc);
+        gemm_prefetch(t->next_c, i * t->ldc + vectors * LANES - 1);
     }
 
     struct gemm_cursor at = gemm_cursor_start(t, rows, AHEAD);
@@ -64,10 +79,18 @@ LT_INLINE void tile_body(const struct lt_gemm_tile *t, const int rows, const int
 LT_INLINE void tile_rows(const struct lt_gemm_tile *t, const int vectors)
 {
     switch (t->rows) {
-    case 1: tile_body(t, 1, vectors); break;
-    case 2: tile_body(t, 2, vectors); break;
-    case 3: tile_body(t, 3, vectors); break;
-    default: tile_body(t, 4, vectors); break;
+    case 1:
+        tile_body(t, 1, vectors);
+        break;
+    case 2:
+        tile_body(t, 2, vectors);
+        break;
+    case 3:
+        tile_body(t, 3, vectors);
+        break;
+    default:
+        tile_body(t, 4, vectors);
+        break;
     }
 }
 
@@ -153,24 +176,44 @@ static void transpose_avx2(float *dst, int64_t ldd, const float *src, int64_t ld
             dst[c * ldd + r] = r < rows ? src[r * lds + c] : 0.0F;
 }
 
+/* count rows of one panel. */
+LT_INLINE void copy_rows(float *dst, const float *src, int64_t lds, const int count)
+{
+    LT_UNROLL
+    for (int r = 0; r < count; r++) {
+        const float *s = src + r * lds;
+        float *d = dst + r * VECTORS * LANES;
+        gemm_prefetch(s, COPY_AHEAD * lds);
+        gemm_prefetch(s, COPY_AHEAD * lds + VECTORS * LANES - 1);
+        __m256 a = _mm256_loadu_ps(s), b = _mm256_loadu_ps(s + LANES), c = _mm256_loadu_ps(s + 2 * LANES);
+        _mm256_storeu_ps(d, a);
+        _mm256_storeu_ps(d + LANES, b);
+        _mm256_storeu_ps(d + 2 * LANES, c);
+    }
+}
+
 static void panels_copy_avx2(float *dst, int64_t kc, int64_t k0, const float *src, int64_t lds, int64_t rows,
                              int64_t cols)
 {
+    enum { GROUP = 4 /* rows: whole cache lines of a panel, whose rows are one and a half */ };
     const int nr = VECTORS * LANES;
-    const int64_t full = cols / nr;
+    const int64_t full = cols / nr, stride = lt_gemm_panel_stride(kc, nr);
     const int rest = (int)(cols % nr);
     const int width = (rest + LANES - 1) / LANES * LANES;
-    for (int64_t p = 0; p < rows; p++) {
+    for (int64_t p = 0; p < rows; p += GROUP) {
         const float *s = src + p * lds;
         float *d = dst + (k0 + p) * nr;
-        for (int64_t j = 0; j < full; j++, s += nr, d += kc * nr) {
-            _mm256_storeu_ps(d, _mm256_loadu_ps(s));
-            _mm256_storeu_ps(d + LANES, _mm256_loadu_ps(s + LANES));
-            _mm256_storeu_ps(d + 2 * LANES, _mm256_loadu_ps(s + 2 * LANES));
-        }
-        d = dst + full * kc * nr + (k0 + p) * width;
-        for (int j = 0; j < width; j++)
-            d[j] = j < rest ? s[j] : 0.0F;
+        const int group = rows - p < GROUP ? (int)(rows - p) : GROUP;
+        for (int64_t j = 0; j < full; j++, s += nr, d += stride)
+            if (group == GROUP)
+                copy_rows(d, s, lds, GROUP);
+            else
+                for (int r = 0; r < group; r++)
+                    copy_rows(d + r * nr, s + r * lds, lds, 1);
+        d = dst + full * stride + (k0 + p) * width;
+        for (int r = 0; r < group; r++)
+            for (int j = 0; j < width; j++)
+                d[r * width + j] = j < rest ? s[r * lds + j] : 0.0F;
     }
 }
 
@@ -178,8 +221,8 @@ const struct lt_gemm_kernel lt_gemm_kernel_avx2 = {
     .mr = ROWS,
     .nr = VECTORS * LANES,
     .lanes = LANES,
-    .kc = 256,
-    .panels = 8,
+    .kc = 512,
+    .panels = 12,
     .tile = gemm_tile_avx2,
     .transpose = transpose_avx2,
     .panels_copy = panels_copy_avx2,

@@ -1,9 +1,16 @@
-/* AVX-512 micro-kernel: 8 x 48, 24 accumulators.  A is broadcast straight from its rows, B comes from packed
- * panels in the second-level cache: 8 bytes of B a cycle at one 512-bit multiply-add a cycle, which that cache delivers
- * when the lines are asked for early enough. */
+/* AVX-512 micro-kernel: 8 x 48, 24 accumulators.  A is broadcast straight from its rows, B comes from
+ * packed panels in the second-level cache: 8 bytes of B a cycle at one 512-bit multiply-add a cycle, which
+ * that cache delivers when the lines are asked for early enough. */
 #include "backends/cpu/x86/gemm_cursor.h"
 
-enum { ROWS = 8, LANES = 16, VECTORS = 3, UNROLL = 4, AHEAD = 12 /* rows of B prefetched ahead */ };
+enum {
+    ROWS = 8,
+    LANES = 16,
+    VECTORS = 3,
+    UNROLL = 4,
+    AHEAD = 12,    /* rows of B prefetched ahead */
+    COPY_AHEAD = 8 /* rows prefetched ahead of a copy: the processor does not see strides over a page */
+};
 
 /* acc += A[rows, count] · B[count, vectors]. */
 LT_INLINE void multiply(__m512 acc[ROWS][VECTORS], struct gemm_cursor *at, const int rows, const int vectors,
@@ -43,7 +50,7 @@ LT_INLINE void tile_body(const struct lt_gemm_tile *t, const int rows, const int
                 acc[i][v] = _mm512_maskz_loadu_ps(mask, t->c + i * t->ldc + v * LANES);
             if (t->bias != NULL)
                 acc[i][v] = _mm512_add_ps(acc[i][v], _mm512_maskz_loadu_ps(mask, t->bias + v * LANES));
-            gemm_prefetch_c(t, i, v * LANES);
+            gemm_prefetch(t->next_c, i * t->ldc + v * LANES);
         }
     }
 
@@ -66,14 +73,30 @@ LT_INLINE void tile_body(const struct lt_gemm_tile *t, const int rows, const int
 LT_INLINE void tile_rows(const struct lt_gemm_tile *t, const int vectors)
 {
     switch (t->rows) {
-    case 1: tile_body(t, 1, vectors); break;
-    case 2: tile_body(t, 2, vectors); break;
-    case 3: tile_body(t, 3, vectors); break;
-    case 4: tile_body(t, 4, vectors); break;
-    case 5: tile_body(t, 5, vectors); break;
-    case 6: tile_body(t, 6, vectors); break;
-    case 7: tile_body(t, 7, vectors); break;
-    default: tile_body(t, 8, vectors); break;
+    case 1:
+        tile_body(t, 1, vectors);
+        break;
+    case 2:
+        tile_body(t, 2, vectors);
+        break;
+    case 3:
+        tile_body(t, 3, vectors);
+        break;
+    case 4:
+        tile_body(t, 4, vectors);
+        break;
+    case 5:
+        tile_body(t, 5, vectors);
+        break;
+    case 6:
+        tile_body(t, 6, vectors);
+        break;
+    case 7:
+        tile_body(t, 7, vectors);
+        break;
+    default:
+        tile_body(t, 8, vectors);
+        break;
     }
 }
 
@@ -141,22 +164,24 @@ static void transpose_avx512(float *dst, int64_t ldd, const float *src, int64_t 
             dst[c * ldd + r] = r < rows ? src[r * lds + c] : 0.0F;
 }
 
-static void panels_copy_avx512(float *dst, int64_t kc, int64_t k0, const float *src, int64_t lds, int64_t rows,
-                               int64_t cols)
+static void panels_copy_avx512(float *dst, int64_t kc, int64_t k0, const float *src, int64_t lds,
+                               int64_t rows, int64_t cols)
 {
     const int nr = VECTORS * LANES;
-    const int64_t full = cols / nr;
+    const int64_t full = cols / nr, stride = lt_gemm_panel_stride(kc, nr);
     const int rest = (int)(cols % nr);
     const int vectors = (rest + LANES - 1) / LANES;
     for (int64_t p = 0; p < rows; p++) {
         const float *s = src + p * lds;
         float *d = dst + (k0 + p) * nr;
-        for (int64_t j = 0; j < full; j++, s += nr, d += kc * nr) {
+        for (int64_t j = 0; j < full; j++, s += nr, d += stride) {
+            for (int v = 0; v < VECTORS; v++)
+                gemm_prefetch(s, COPY_AHEAD * lds + v * LANES);
             _mm512_storeu_ps(d, _mm512_loadu_ps(s));
             _mm512_storeu_ps(d + LANES, _mm512_loadu_ps(s + LANES));
             _mm512_storeu_ps(d + 2 * LANES, _mm512_loadu_ps(s + 2 * LANES));
         }
-        d = dst + full * kc * nr + (k0 + p) * vectors * LANES;
+        d = dst + full * stride + (k0 + p) * vectors * LANES;
         for (int v = 0; v < vectors; v++) {
             int left = rest - v * LANES;
             __mmask16 mask = left >= LANES ? 0xffff : (__mmask16)((1u << left) - 1);
@@ -169,8 +194,8 @@ const struct lt_gemm_kernel lt_gemm_kernel_avx512 = {
     .mr = ROWS,
     .nr = VECTORS * LANES,
     .lanes = LANES,
-    .kc = 384,
-    .panels = 4,
+    .kc = 512,
+    .panels = 6,
     .tile = gemm_tile_avx512,
     .transpose = transpose_avx512,
     .panels_copy = panels_copy_avx512,

@@ -1,0 +1,135 @@
+/* Scratch pages: a shared mapping of an unlinked file, whose dirty pages are written back on demand. */
+#define _GNU_SOURCE /* sync_file_range, madvise */
+#include "core/base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#if defined(__linux__)
+#include <sys/vfs.h>
+#endif
+
+#include "core/base/alloc.h"
+#include "core/base/file_internal.h"
+#include "core/base/system.h"
+
+/* Files of these file systems are memory (linux/magic.h). */
+static bool lives_in_memory(int fd)
+{
+#if defined(__linux__)
+    enum { TMPFS = 0x01021994 };
+    const unsigned long ramfs = 0x858458f6ul;
+    struct statfs fs;
+    return fstatfs(fd, &fs) == 0 && ((unsigned long)fs.f_type == TMPFS || (unsigned long)fs.f_type == ramfs);
+#else
+    (void)fd;
+    return false;
+#endif
+}
+
+/* A nameless file: it goes with the descriptor and the mapping, also when the process is killed. */
+static enum lt_status create_file(const char *dir, int *fd, struct lt_error *err)
+{
+    enum lt_status status = LT_OK;
+    char *name = NULL, *path = lt_path_join(dir, ".paged-state");
+    if (path)
+        name = lt_file_sibling_name(path, "tmp");
+    lt_free(path);
+    if (!name)
+        return lt_fail(err, LT_ERR_NOMEM, "%s: out of memory while making a file for paged memory", dir);
+    *fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (*fd < 0)
+        status = lt_fail_errno(err, errno, "cannot create '%s' for paged memory", name);
+    else if (unlink(name) != 0)
+        status = lt_fail_errno(err, errno, "cannot take back the name '%s'", name);
+    lt_free(name);
+    return status;
+}
+
+/* Without its place on the disk, writing to the mapping would end in SIGBUS on a full one. */
+static enum lt_status reserve(int fd, const char *dir, size_t size, struct lt_error *err)
+{
+    int error;
+    do
+        error = posix_fallocate(fd, 0, (off_t)size);
+    while (error == EINTR);
+    if (error == EOPNOTSUPP || error == EINVAL)
+        error = ftruncate(fd, (off_t)size) == 0 ? 0 : errno;
+    if (error == 0)
+        return LT_OK;
+    return lt_fail_errno(err, error, "cannot reserve %zu bytes for paged memory in '%s'", size, dir);
+}
+
+static enum lt_status map_file(struct lt_file_scratch *s, const char *dir, struct lt_error *err)
+{
+    LT_TRY(create_file(dir, &s->fd, err));
+    LT_TRY(reserve(s->fd, dir, s->size, err));
+    s->in_memory = lives_in_memory(s->fd);
+    if (s->in_memory)
+        lt_log(LT_LOG_WARNING,
+               "'%s' lies on a file system in memory: paged memory saves nothing there; use a folder on a disk", dir);
+    void *p = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
+    if (p == MAP_FAILED)
+        return lt_fail_errno(err, errno, "cannot map %zu bytes of paged memory in '%s'", s->size, dir);
+    s->data = p;
+    if (!s->in_memory && !lt_memory_track_file_mapping(s->data, s->size))
+        return lt_fail(err, LT_ERR_UNSUPPORTED, "'%s': more paged mappings than this program can account for", dir);
+    return LT_OK;
+}
+
+enum lt_status lt_file_scratch_open(struct lt_file_scratch *s, const char *dir, size_t size, struct lt_error *err)
+{
+    *s = (struct lt_file_scratch){.size = size, .fd = -1};
+    if (size == 0 || size > SIZE_MAX / 2)
+        return lt_fail(err, LT_ERR_INVALID, "'%s': %zu bytes of paged memory are not possible", dir, size);
+    enum lt_status status = map_file(s, dir, err);
+    if (status != LT_OK)
+        lt_file_scratch_close(s);
+    return status;
+}
+
+void lt_file_scratch_close(struct lt_file_scratch *s)
+{
+    if (s->size > 0) { /* a zeroed one has fd 0, which is not ours */
+        if (s->data) {
+            lt_memory_untrack_file_mapping(s->data);
+            munmap(s->data, s->size);
+        }
+        if (s->fd >= 0)
+            close(s->fd);
+    }
+    *s = (struct lt_file_scratch){.fd = -1};
+}
+
+/* The file needs no durability: where there is a way to write pages back without the file system's journal and the
+ * disk's cache taking part, it is used. */
+static int write_back(struct lt_file_scratch *s, size_t begin, size_t n)
+{
+#if defined(SYNC_FILE_RANGE_WRITE)
+    int rc;
+    do
+        rc = sync_file_range(s->fd, (off_t)begin, (off_t)n,
+                             SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+    while (rc != 0 && errno == EINTR);
+    if (rc == 0 || errno == EIO || errno == ENOSPC)
+        return rc;
+#endif
+    return msync(s->data + begin, n, MS_SYNC);
+}
+
+enum lt_status lt_file_scratch_release(struct lt_file_scratch *s, size_t offset, size_t n, struct lt_error *err)
+{
+    if (s->in_memory || offset >= s->size || n == 0)
+        return LT_OK;
+    if (n > s->size - offset)
+        n = s->size - offset;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), begin = offset & ~(page - 1);
+    n += offset - begin;
+    if (write_back(s, begin, n) != 0)
+        return lt_fail_errno(err, errno, "cannot write %zu bytes of paged memory to its file", n);
+    madvise(s->data + begin, n, MADV_DONTNEED);
+    return LT_OK;
+}

@@ -1,0 +1,183 @@
+/* lora-bench generate: reading a random prompt, then one token at a time. */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/base/alloc.h"
+#include "core/infer/generate.h"
+#include "tools/bench_machine.h"
+#include "tools/bench_modes.h"
+#include "tools/bench_session.h"
+
+static struct {
+    struct bench_options common;
+    int64_t prompt, tokens, chunk;
+} o = {.prompt = 512, .tokens = 32};
+
+static const struct cli_option own_options[] = {
+    {.name = "prompt-tokens",
+     .type = CLI_INT,
+     .target = &o.prompt,
+     .min = 1,
+     .max = 1 << 20,
+     .help = "length of the prompt",
+     .group = "Generation"},
+    {.name = "max-new-tokens",
+     .aliases = "new-tokens",
+     .type = CLI_INT,
+     .target = &o.tokens,
+     .min = 2,
+     .max = 1 << 20,
+     .help = "tokens to generate"},
+    {.name = "chunk",
+     .type = CLI_INT,
+     .target = &o.chunk,
+     .max = 1 << 20,
+     .help = "prompt tokens a pass; 0: the generator's choice"},
+};
+
+enum { OWN_OPTION_COUNT = sizeof own_options / sizeof *own_options };
+
+struct run {
+    struct bench_session s;
+    struct lt_generator *generator;
+    int32_t *prompt;
+    double prompt_seconds, token_seconds; /* all tokens together */
+    double read_rate;                     /* bytes/s */
+};
+
+static bool go_on(void *user, int32_t id, double logprob)
+{
+    (void)user;
+    (void)id;
+    (void)logprob;
+    return true;
+}
+
+static enum lt_status generate(struct run *r, int32_t tokens, struct lt_generate_result *result,
+                               struct lt_error *err)
+{
+    const struct lt_generate_request request = {.prompt = r->prompt,
+                                                .prompt_length = (int32_t)o.prompt,
+                                                .max_new_tokens = tokens,
+                                                .sampling = lt_sampling_greedy(),
+                                                .on_token = go_on};
+    return lt_generator_run(r->generator, &request, result, err);
+}
+
+static enum lt_status prepare(struct run *r, struct lt_error *err)
+{
+    LT_TRY(bench_session_open(&r->s, &o.common, "generate", "nf4", err));
+    struct lt_generator_options options = {.context = (int32_t)(o.prompt + o.tokens),
+                                           .chunk = (int32_t)o.chunk};
+    r->s.model->table_positions = options.context;
+    LT_TRY(lt_generator_create(&r->generator, r->s.model, r->s.backend, &options, err));
+    LT_TRY(bench_session_plan_weights(&r->s, err));
+    bench_session_plan_engine(&r->s, lt_generator_memory(r->generator));
+    r->prompt = lt_alloc_array((size_t)o.prompt, sizeof *r->prompt);
+    if (!r->prompt)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory for the prompt");
+    bench_random_ids(r->prompt, o.prompt, r->s.model->vocab, (uint64_t)o.common.seed, 0);
+    return LT_OK;
+}
+
+/* The first pass touches memory for the first time; its prompt differs in the first token, so that the
+ * measured one finds nothing in the cache. */
+static enum lt_status warm_up(struct run *r, struct lt_error *err)
+{
+    struct lt_generate_result result;
+    int32_t first = r->prompt[0];
+    r->prompt[0] = (first + 1) % r->s.model->vocab;
+    LT_TRY(generate(r, 2, &result, err));
+    r->prompt[0] = first;
+    return LT_OK;
+}
+
+/* The prompt gives the first token as well. */
+static enum lt_status read_prompt(struct run *r, struct lt_error *err)
+{
+    struct lt_generate_result result;
+    bench_session_count_ops(&r->s);
+    LT_TRY(generate(r, 1, &result, err));
+    r->prompt_seconds = result.prompt_seconds;
+    bench_print_ops(&r->s, "prompt_ops", r->prompt_seconds, 1, "prompt");
+    return LT_OK;
+}
+
+/* The prompt again, of which all but the last token is in the cache: every token is one pass over one row. */
+static enum lt_status read_tokens(struct run *r, struct lt_error *err)
+{
+    struct lt_generate_result result;
+    bench_session_count_ops(&r->s);
+    LT_TRY(generate(r, (int32_t)o.tokens, &result, err));
+    r->token_seconds = result.prompt_seconds + result.decode_seconds;
+    bench_print_ops(&r->s, "token_ops", r->token_seconds, o.tokens, "token");
+    return LT_OK;
+}
+
+/* What one token reads: all matrices but the embedding's other rows, and the keys and values before it. */
+static double bytes_per_token(const struct run *r)
+{
+    const struct lt_model *m = r->s.model;
+    double bytes = 0, keys = (double)o.prompt + (double)o.tokens / 2;
+    for (int i = 0; i < m->tensor_count; i++) {
+        const struct lt_model_tensor *t = &m->tensors[i];
+        if (t->kind == LT_TENSOR_LINEAR)
+            bytes += (double)lt_synthetic_weight_bytes(t->weight.format, t->rows, t->cols,
+                                                       t->weight.absmax_codes != NULL);
+    }
+    return bytes + 2 * keys * (double)m->layers * (double)m->kv_heads * (double)m->head_dim * sizeof(float);
+}
+
+static void report(struct run *r)
+{
+    double prompt_rate = (double)o.prompt / r->prompt_seconds;
+    double rate = (double)o.tokens / r->token_seconds, bytes = bytes_per_token(r);
+    printf("\nSpeed\n");
+    printf("  %-34s %12.2f  (%d tokens)\n", "prompt tokens/s", prompt_rate, (int)o.prompt);
+    printf("  %-34s %12.2f  (%d tokens)\n", "new tokens/s", rate, (int)o.tokens);
+    printf("  %-34s %12.1f\n", "MiB read for a new token", bytes / 1048576);
+    printf("  %-34s %12.2f\n", "GB/s read while generating", 1e-9 * bytes * rate);
+    printf("  %-34s %12.2f\n", "GB/s this machine reads", 1e-9 * r->read_rate);
+    printf("  %-34s %10.1f %%\n", "share of it", 100 * bytes * rate / r->read_rate);
+    bench_session_add(&r->s,
+                      json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "prompt_tokens", (json_int_t)o.prompt,
+                                "new_tokens", (json_int_t)o.tokens, "prompt_tokens_per_second", prompt_rate,
+                                "new_tokens_per_second", rate, "bytes_per_token", bytes, "memory_read_rate",
+                                r->read_rate, "share_of_read_rate", bytes * rate / r->read_rate));
+}
+
+static enum lt_status measure(struct run *r, struct lt_error *err)
+{
+    LT_TRY(prepare(r, err));
+    bench_print_model(&r->s);
+    LT_TRY(bench_session_fill(&r->s, err));
+    LT_TRY(lt_generator_allocate(r->generator, NULL, err));
+    LT_TRY(warm_up(r, err));
+    LT_TRY(read_prompt(r, err));
+    LT_TRY(read_tokens(r, err));
+    bench_session_measured(&r->s);
+    LT_TRY(bench_read_rate(r->s.threads, &r->read_rate, err));
+    report(r);
+    bench_print_memory(&r->s);
+    return bench_session_save(&r->s, err);
+}
+
+enum lt_status bench_generate(int argc, char **argv, struct lt_error *err)
+{
+    static struct cli_option table[BENCH_OPTION_COUNT + OWN_OPTION_COUNT];
+    static struct run r;
+    o.common = bench_defaults;
+    size_t count = bench_option_rows(table, &o.common);
+    memcpy(table + count, own_options, sizeof own_options);
+    const struct cli_program program = {.name = "lora-bench generate",
+                                        .summary = "measures reading a prompt and generating tokens",
+                                        .usage = "[--shape NAME] [options]",
+                                        .options = table,
+                                        .option_count = count + OWN_OPTION_COUNT};
+    cli_parse(&program, argc, argv);
+    enum lt_status status = measure(&r, err);
+    lt_free(r.prompt);
+    lt_generator_destroy(r.generator);
+    bench_session_close(&r.s);
+    return status;
+}

@@ -1,0 +1,127 @@
+#include "tools/bench_machine.h"
+
+#include "config.h"
+#include "core/base/alloc.h"
+#include "core/base/system.h"
+
+#if LT_HAVE_OPENBLAS
+#include <cblas.h>
+#endif
+
+double bench_best_seconds(void (*run)(void *user), void *user, double budget)
+{
+    double best = 0, spent = 0;
+    run(user);
+    for (int i = 0; i == 0 || (spent < budget && !lt_cancel_requested()); i++) {
+        double start = lt_clock_seconds();
+        run(user);
+        double took = lt_clock_seconds() - start;
+        spent += took;
+        best = i == 0 || took < best ? took : best;
+    }
+    return best > 0 ? best : 1e-9;
+}
+
+/* ---- OpenBLAS ---- */
+
+#if LT_HAVE_OPENBLAS
+
+static void run_sgemm(void *user)
+{
+    const struct bench_sgemm *g = user;
+    cblas_sgemm(CblasRowMajor, g->trans_a ? CblasTrans : CblasNoTrans, g->trans_b ? CblasTrans : CblasNoTrans,
+                (blasint)g->m, (blasint)g->n, (blasint)g->k, 1.0F, g->a, (blasint)g->lda, g->b,
+                (blasint)g->ldb, 0.0F, g->c, (blasint)g->ldc);
+}
+
+double bench_sgemm_rate(const struct bench_sgemm *g, int threads, double budget)
+{
+    struct bench_sgemm copy = *g;
+    /* The provider of the CPU backend keeps OpenBLAS at one thread. */
+    openblas_set_num_threads(threads);
+    double seconds = bench_best_seconds(run_sgemm, &copy, budget);
+    openblas_set_num_threads(1);
+    return 2.0 * (double)g->m * (double)g->n * (double)g->k / seconds;
+}
+
+#else
+
+double bench_sgemm_rate(const struct bench_sgemm *g, int threads, double budget)
+{
+    (void)g;
+    (void)threads;
+    (void)budget;
+    return 0;
+}
+
+#endif
+
+enum lt_status bench_sgemm_peak(int threads, double *flops, struct lt_error *err)
+{
+    enum { N = 2048 };
+    const size_t n = (size_t)N * N, bytes = 3 * n * sizeof(float);
+    float *memory = lt_alloc_pages(bytes);
+    if (!memory)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory for measuring OpenBLAS");
+    for (size_t i = 0; i < 2 * n; i++)
+        memory[i] = (float)(i % 17) - 8;
+    const struct bench_sgemm g = {.m = N,
+                                  .n = N,
+                                  .k = N,
+                                  .trans_b = true,
+                                  .a = memory,
+                                  .b = memory + n,
+                                  .c = memory + 2 * n,
+                                  .lda = N,
+                                  .ldb = N,
+                                  .ldc = N};
+    *flops = bench_sgemm_rate(&g, threads, 0.4);
+    lt_free_pages(memory, bytes);
+    return LT_OK;
+}
+
+/* ---- memory ---- */
+
+enum { WORDS = 1 << 26, LANES = 8 }; /* 512 MiB */
+
+struct read_job {
+    const uint64_t *words;
+    int threads;
+    uint64_t sum;
+};
+
+static void run_read(void *user)
+{
+    struct read_job *job = user;
+    uint64_t sum = 0;
+#pragma omp parallel for num_threads(job->threads) schedule(static) reduction(+ : sum)
+    for (int64_t block = 0; block < WORDS / 4096; block++) {
+        const uint64_t *w = job->words + block * 4096;
+        uint64_t lane[LANES] = {0};
+        for (int i = 0; i < 4096; i += LANES)
+            for (int l = 0; l < LANES; l++)
+                lane[l] += w[i + l];
+        for (int l = 0; l < LANES; l++)
+            sum += lane[l];
+    }
+    job->sum += sum;
+}
+
+enum lt_status bench_read_rate(int threads, double *bytes, struct lt_error *err)
+{
+    const size_t size = (size_t)WORDS * sizeof(uint64_t);
+    uint64_t *words = lt_alloc_pages(size);
+    if (!words)
+        return lt_fail(err, LT_ERR_NOMEM,
+                       "out of memory for measuring the memory's speed: %zu bytes are needed", size);
+        /* Written, for pages never written to are all the same one. */
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < WORDS; i++)
+        words[i] = (uint64_t)i;
+    struct read_job job = {.words = words, .threads = threads};
+    *bytes = (double)size / bench_best_seconds(run_read, &job, 0.3);
+    bool right = job.sum != 0; /* the sum is used, so the reads are made */
+    lt_free_pages(words, size);
+    return right ? LT_OK
+                 : lt_fail(err, LT_ERR_NUMERIC, "the memory read back something else than was written");
+}

@@ -1,0 +1,29 @@
+/* What the machine can do, measured now: the yardsticks of lora-bench. */
+#ifndef LT_TOOLS_BENCH_MACHINE_H
+#define LT_TOOLS_BENCH_MACHINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/base/status.h"
+
+/* Seconds of the fastest of several calls: one to warm up, then at least one, and more until `budget`
+ * seconds are spent. */
+double bench_best_seconds(void (*run)(void *user), void *user, double budget);
+
+/* C[m, n] = op(A) · op(B) of OpenBLAS itself, all f32; lda and ldb are those of the matrices as they lie. */
+struct bench_sgemm {
+    int64_t m, n, k;
+    bool trans_a, trans_b;
+    const float *a, *b;
+    float *c;
+    int64_t lda, ldb, ldc;
+};
+/* Floating-point operations a second, on that many of OpenBLAS's threads; 0 in a program built without it. */
+double bench_sgemm_rate(const struct bench_sgemm *g, int threads, double budget);
+/* The same for 2048 x 2048 x 2048. */
+enum lt_status bench_sgemm_peak(int threads, double *flops, struct lt_error *err) LT_MUST_USE;
+/* Bytes a second that `threads` threads read from memory far larger than the caches. */
+enum lt_status bench_read_rate(int threads, double *bytes, struct lt_error *err) LT_MUST_USE;
+
+#endif

@@ -1,0 +1,428 @@
+/* lora-bench train: the step of the trainer (engine and optimizer) on random tokens. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/base/alloc.h"
+#include "core/base/checked.h"
+#include "core/base/strbuf.h"
+#include "core/data/batch.h"
+#include "core/train/optimizer.h"
+#include "tools/bench_machine.h"
+#include "tools/bench_modes.h"
+#include "tools/bench_session.h"
+#include "tools/cli_term.h"
+#include "tools/train_report.h"
+
+static struct {
+    struct bench_options common;
+    int64_t seq, batch, accumulation, steps, warmup, labels, rank;
+    bool lora, full;
+    const char *checkpointing, *optim;
+} o = {.seq = 512,
+       .batch = 4,
+       .accumulation = 1,
+       .steps = 3,
+       .warmup = 1,
+       .rank = 16,
+       .lora = true,
+       .checkpointing = "selective",
+       .optim = "adamw_torch"};
+
+static const struct cli_option own_options[] = {
+    {.name = "seq",
+     .aliases = "max-length,seq-len",
+     .type = CLI_INT,
+     .target = &o.seq,
+     .min = 1,
+     .max = 1 << 20,
+     .help = "tokens a sequence",
+     .group = "Step"},
+    {.name = "batch",
+     .aliases = "batch-size,per-device-train-batch-size",
+     .type = CLI_INT,
+     .target = &o.batch,
+     .min = 1,
+     .max = 1 << 20,
+     .help = "sequences a micro-batch"},
+    {.name = "accumulation",
+     .aliases = "gradient-accumulation-steps",
+     .type = CLI_INT,
+     .target = &o.accumulation,
+     .min = 1,
+     .max = 1 << 20,
+     .help = "micro-batches a step"},
+    {.name = "labels",
+     .type = CLI_INT,
+     .target = &o.labels,
+     .max = 1 << 20,
+     .help = "so many tokens at the end of every sequence have a label; 0: all have"},
+    {.name = "steps",
+     .type = CLI_INT,
+     .target = &o.steps,
+     .min = 1,
+     .max = 1 << 20,
+     .help = "steps that are measured"},
+    {.name = "warmup", .type = CLI_INT, .target = &o.warmup, .max = 1 << 20, .help = "steps before those"},
+    {.name = "rank",
+     .aliases = "lora-r",
+     .type = CLI_INT,
+     .target = &o.rank,
+     .min = 1,
+     .max = LT_LORA_MAX_RANK,
+     .help = "LoRA rank, on all linear layers",
+     .group = "Method"},
+    {.name = "lora",
+     .type = CLI_FLAG,
+     .target = &o.lora,
+     .help = "off: forward passes only, nothing is trained"},
+    {.name = "full",
+     .aliases = "full-finetune",
+     .type = CLI_FLAG,
+     .target = &o.full,
+     .help = "train all weights"},
+    {.name = "optim",
+     .aliases = "optimizer",
+     .type = CLI_CHOICE,
+     .target = &o.optim,
+     .choices = "adamw_torch,adamw_8bit,paged_adamw_8bit,paged_adamw_32bit,sgd,lion_32bit",
+     .help = "optimizer; paged: its state in a file of the folder TMPDIR"},
+    {.name = "gradient-checkpointing",
+     .type = CLI_CHOICE,
+     .target = &o.checkpointing,
+     .choices = "true,false,selective",
+     .help = "what the forward pass keeps"},
+};
+
+enum { OWN_OPTION_COUNT = sizeof own_options / sizeof *own_options };
+
+struct run {
+    struct bench_session s;
+    struct lt_lora_config lora;
+    struct lt_params params;
+    struct lt_engine *engine;
+    struct lt_optimizer *optimizer;
+    struct lt_batch batch;
+    float *losses; /* [labels of a micro-batch], of forward passes */
+    bool trains;
+    int64_t labels;                   /* a sequence */
+    double seconds, fastest, slowest; /* of the measured steps */
+    double first_loss, loss, grad_norm;
+    double backend_rate, sgemm_rate; /* FLOP/s */
+};
+
+/* ---- setting up ---- */
+
+static enum lt_status choose_params(struct run *r, struct lt_error *err)
+{
+    if (!r->trains)
+        return LT_OK;
+    if (o.full)
+        return lt_params_full(&r->params, r->s.model, err);
+    LT_TRY(lt_lora_config_set_targets(&r->lora, "all-linear", err));
+    r->lora.r = (int32_t)o.rank;
+    r->lora.alpha = 2 * (double)o.rank;
+    return lt_params_lora(&r->params, r->s.model, &r->lora, err);
+}
+
+/* As the trainer does it. */
+static enum lt_status create_optimizer(struct run *r, struct lt_error *err)
+{
+    const struct lt_params *p = &r->params;
+    struct lt_optimizer_config config = {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .max_grad_norm = 1};
+    LT_TRY(lt_optimizer_parse(&config, o.optim, err));
+    struct lt_optimizer_param *list = lt_alloc_array(p->count, sizeof *list);
+    if (!list)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory while creating the optimizer");
+    for (size_t i = 0; i < p->count; i++) {
+        const struct lt_param *item = &p->items[i];
+        bool embedding = r->s.model->tensors[item->tensor].kind == LT_TENSOR_EMBEDDING;
+        list[i] = (struct lt_optimizer_param){
+            .offset = item->offset, .elements = item->elements, .decay = item->decay, .f32_state = embedding};
+    }
+    enum lt_status status =
+        lt_optimizer_create(&r->optimizer, r->s.backend, &config, list, p->count, p->elements, err);
+    lt_free(list);
+    return status;
+}
+
+static enum lt_status create(struct run *r, struct lt_error *err)
+{
+    const struct lt_engine_options options = {
+        .capacity = {.tokens = o.batch * o.seq, .labels = o.batch * r->labels},
+        .train = r->trains,
+        .eval = !r->trains,
+        .recompute = strcmp(o.checkpointing, "true") == 0    ? LT_RECOMPUTE_FULL
+                     : strcmp(o.checkpointing, "false") == 0 ? LT_RECOMPUTE_NONE
+                                                             : LT_RECOMPUTE_SELECTIVE,
+        .param_elements = r->params.elements};
+    r->s.model->table_positions = (int32_t)o.seq;
+    LT_TRY(lt_engine_create(&r->engine, r->s.model, r->s.backend, &options, err));
+    return r->trains ? create_optimizer(r, err) : LT_OK;
+}
+
+static void plan(struct run *r)
+{
+    bench_session_plan_engine(&r->s, lt_engine_memory(r->engine));
+    if (r->optimizer) {
+        lt_plan_add(&r->s.plan, "optimizer state", lt_optimizer_state_bytes(r->optimizer), true);
+        lt_plan_add(&r->s.plan, "optimizer state in its file", lt_optimizer_paged_bytes(r->optimizer), false);
+        lt_plan_add(&r->s.plan, "optimizer workspace", lt_optimizer_workspace_bytes(r->optimizer), true);
+    }
+}
+
+/* Sequences of random tokens with random labels: what they say does not matter to the time. */
+static void make_batch(struct run *r)
+{
+    struct lt_batch *b = &r->batch;
+    int32_t vocab = r->s.model->vocab;
+    b->n_tokens = (int32_t)(o.batch * o.seq);
+    bench_random_ids(b->ids, b->n_tokens, vocab, (uint64_t)o.common.seed, 0);
+    for (int32_t i = 0; i < b->n_tokens; i++) {
+        int32_t row = i / (int32_t)o.seq, column = i % (int32_t)o.seq;
+        b->positions[i] = column;
+        b->kv_begin[i] = i - column;
+        b->kv_end[i] = i + 1;
+        b->row_key[i] = lt_row_key(row, column);
+        if (column >= o.seq - r->labels)
+            b->label_rows[b->n_labels++] = i;
+    }
+    bench_random_ids(b->labels, b->n_labels, vocab, (uint64_t)o.common.seed, 1);
+}
+
+/* As lora-train does it: the initial values are in the engine before a step touches the rest of its
+ * memory. */
+static enum lt_status start_parameters(struct run *r, struct lt_error *err)
+{
+    float *values = lt_alloc_zero(r->params.elements, sizeof *values);
+    if (!values)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory for %zu parameters", r->params.elements);
+    enum lt_status status = lt_params_init(&r->params, r->s.model, o.full ? NULL : &r->lora,
+                                           (uint64_t)o.common.seed, values, err);
+    if (status == LT_OK)
+        status = lt_engine_write_params(r->engine, 0, values, r->params.elements, err);
+    lt_free(values);
+    LT_TRY(status);
+    LT_TRY(lt_optimizer_allocate(r->optimizer, NULL, err));
+    return lt_engine_zero_grads(r->engine, err);
+}
+
+static enum lt_status prepare(struct run *r, struct lt_error *err)
+{
+    if (o.batch * o.seq > INT32_MAX || o.labels > o.seq)
+        return lt_fail(err, LT_ERR_INVALID,
+                       o.labels > o.seq ? "--labels is more than --seq"
+                                        : "--batch times --seq is more than 2147483647 tokens");
+    if (o.full && !o.lora)
+        return lt_fail(err, LT_ERR_INVALID, "--full trains everything, --no-lora nothing: choose one");
+    r->trains = o.lora || o.full;
+    r->labels = o.labels > 0 ? o.labels : o.seq;
+    LT_TRY(bench_session_open(&r->s, &o.common, "train", o.full ? "bf16" : "nf4", err));
+    if (o.full && r->s.synthetic.format >= LT_WEIGHT_NF4)
+        return lt_fail(err, LT_ERR_INVALID,
+                       "all weights can be trained only when they are not quantized: use --quant bf16");
+    LT_TRY(choose_params(r, err));
+    LT_TRY(create(r, err));
+    LT_TRY(bench_session_plan_weights(&r->s, err));
+    plan(r);
+    return LT_OK;
+}
+
+static enum lt_status start(struct run *r, struct lt_error *err)
+{
+    LT_TRY(bench_session_fill(&r->s, err));
+    LT_TRY(lt_batch_init(&r->batch, (int32_t)(o.batch * o.seq), (int32_t)(o.batch * r->labels), err));
+    make_batch(r);
+    LT_TRY(lt_engine_allocate(r->engine, err));
+    if (r->trains)
+        return start_parameters(r, err);
+    r->losses = lt_alloc_array((size_t)r->batch.n_labels, sizeof *r->losses);
+    return r->losses ? LT_OK : lt_fail(err, LT_ERR_NOMEM, "out of memory for the losses");
+}
+
+/* ---- steps ---- */
+
+static struct lt_tokens batch_tokens(const struct lt_batch *b)
+{
+    return (struct lt_tokens){.n_tokens = b->n_tokens,
+                              .n_labels = b->n_labels,
+                              .ids = b->ids,
+                              .positions = b->positions,
+                              .kv_begin = b->kv_begin,
+                              .kv_end = b->kv_end,
+                              .row_key = b->row_key,
+                              .label_rows = b->label_rows,
+                              .labels = b->labels};
+}
+
+static enum lt_status forward_only(struct run *r, const struct lt_tokens *tokens, double *loss,
+                                   struct lt_error *err)
+{
+    LT_TRY(lt_engine_eval(r->engine, tokens, r->losses, NULL, err));
+    *loss = 0;
+    for (int32_t i = 0; i < tokens->n_labels; i++)
+        *loss += r->losses[i];
+    return LT_OK;
+}
+
+static enum lt_status step(struct run *r, int64_t number, struct lt_error *err)
+{
+    const struct lt_tokens tokens = batch_tokens(&r->batch);
+    double targets = (double)tokens.n_labels * (double)o.accumulation;
+    const struct lt_step_params params = {
+        .loss_scale = (float)(1.0 / targets), .seed = (uint64_t)o.common.seed, .step = (uint32_t)number};
+    r->loss = 0;
+    for (int64_t i = 0; i < o.accumulation; i++) {
+        double loss;
+        if (lt_cancel_requested())
+            return lt_fail(err, LT_ERR_CANCELLED, "stopped during step %lld", (long long)number + 1);
+        LT_TRY(r->trains ? lt_engine_train(r->engine, &tokens, &params, &loss, err)
+                         : forward_only(r, &tokens, &loss, err));
+        r->loss += loss / targets;
+    }
+    if (!isfinite(r->loss))
+        return lt_fail(err, LT_ERR_NUMERIC, "the loss of step %lld is not a finite number",
+                       (long long)number + 1);
+    if (!r->trains)
+        return LT_OK;
+    LT_TRY(lt_optimizer_step(r->optimizer, lt_engine_params(r->engine), lt_engine_grads(r->engine),
+                             number + 1, 1e-4, &r->grad_norm, err));
+    return lt_engine_zero_grads(r->engine, err);
+}
+
+static enum lt_status run_steps(struct run *r, struct lt_error *err)
+{
+    for (int64_t i = 0; i < o.warmup + o.steps; i++) {
+        if (i == o.warmup)
+            bench_session_count_ops(&r->s);
+        double began = lt_clock_seconds();
+        LT_TRY(step(r, i, err));
+        double took = lt_clock_seconds() - began;
+        if (i == 0)
+            r->first_loss = r->loss;
+        printf("step %lld%s  loss %.4f  %.3f s\n", (long long)i + 1, i < o.warmup ? " (not counted)" : "",
+               r->loss, took);
+        fflush(stdout);
+        if (i < o.warmup)
+            continue;
+        r->fastest = i == o.warmup || took < r->fastest ? took : r->fastest;
+        r->slowest = took > r->slowest ? took : r->slowest;
+        r->seconds += took;
+    }
+    bench_session_measured(&r->s);
+    return LT_OK;
+}
+
+/* ---- report ---- */
+
+/* Of one token, without what recomputation adds and without the head's work for tokens that have no label. */
+static double useful_flops(const struct run *r)
+{
+    const struct lt_model *m = r->s.model;
+    double head = 0, unlabelled = 1 - (double)r->labels / (double)o.seq, all;
+    for (int i = 0; i < m->tensor_count; i++)
+        if (m->tensors[i].is_head)
+            head += (double)m->tensors[i].rows * (double)m->tensors[i].cols;
+    if (r->trains) {
+        all = train_flops_per_token(m, LT_RECOMPUTE_NONE, (double)o.seq);
+        return all - (o.full ? 6 : 4) * head * unlabelled;
+    }
+    double weights = 0;
+    for (int i = 0; i < m->tensor_count; i++)
+        if (m->tensors[i].kind == LT_TENSOR_LINEAR)
+            weights += (double)m->tensors[i].rows * (double)m->tensors[i].cols;
+    all = 2 * weights + 2 * (double)m->layers * (double)m->heads * (double)m->head_dim * (double)o.seq;
+    return all - 2 * head * unlabelled;
+}
+
+static void print_configuration(struct run *r)
+{
+    char count[32], method[96];
+    if (!r->trains)
+        lt_snprintf(method, sizeof method, "forward passes only");
+    else if (o.full)
+        lt_snprintf(method, sizeof method, "all weights: %s parameters",
+                    cli_count(count, sizeof count, r->params.trainable));
+    else
+        lt_snprintf(method, sizeof method, "LoRA r=%lld on all linear layers: %s parameters",
+                    (long long)o.rank, cli_count(count, sizeof count, r->params.trainable));
+    bench_print_model(&r->s);
+    printf("Method     %s\n", method);
+    printf("Step       %lld x %lld sequences of %lld tokens, %lld of them with a label; checkpointing %s\n\n",
+           (long long)o.accumulation, (long long)o.batch, (long long)o.seq, (long long)r->labels,
+           o.checkpointing);
+    fflush(stdout);
+    bench_session_add(&r->s, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s?}", "method",
+                                       !r->trains ? "forward"
+                                       : o.full   ? "full"
+                                                  : "lora",
+                                       "rank", (json_int_t)(r->trains && !o.full ? o.rank : 0), "trainable",
+                                       (json_int_t)r->params.trainable, "seq", (json_int_t)o.seq, "batch",
+                                       (json_int_t)o.batch, "accumulation", (json_int_t)o.accumulation,
+                                       "labels", (json_int_t)r->labels, "gradient_checkpointing",
+                                       o.checkpointing, "optim", r->trains ? o.optim : NULL));
+}
+
+static void print_speed(struct run *r)
+{
+    double tokens = (double)(o.batch * o.seq * o.accumulation * o.steps) / r->seconds;
+    double flops = useful_flops(r), rate = tokens * flops;
+    double peak = r->backend_rate > r->sgemm_rate ? r->backend_rate : r->sgemm_rate;
+    printf("\nSpeed\n");
+    printf("  %-34s %12.2f\n", "tokens/s", tokens);
+    printf("  %-34s %12.3f  (%.3f to %.3f)\n", "seconds a step", r->seconds / (double)o.steps, r->fastest,
+           r->slowest);
+    printf("  %-34s %12.3f\n", "useful GFLOP a token", 1e-9 * flops);
+    printf("  %-34s %12.1f\n", "useful GFLOP/s", 1e-9 * rate);
+    printf("  %-34s %12.1f\n", "GEMM peak, this backend, GFLOP/s", 1e-9 * r->backend_rate);
+    if (r->sgemm_rate > 0)
+        printf("  %-34s %12.1f\n", "GEMM peak, OpenBLAS, GFLOP/s", 1e-9 * r->sgemm_rate);
+    printf("  %-34s %10.1f %%\n", "share of the higher peak", 100 * rate / peak);
+    bench_session_add(&r->s, json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:f, s:f, s:f}",
+                                       "steps", (json_int_t)o.steps, "tokens_per_second", tokens,
+                                       "seconds_per_step", r->seconds / (double)o.steps, "fastest_step",
+                                       r->fastest, "slowest_step", r->slowest, "flops_per_token", flops,
+                                       "flops_per_second", rate, "backend_gemm_peak", r->backend_rate,
+                                       "openblas_gemm_peak", bench_json_rate(r->sgemm_rate), "share_of_peak",
+                                       rate / peak, "first_loss", r->first_loss, "loss", r->loss));
+}
+
+static enum lt_status measure(struct run *r, struct lt_error *err)
+{
+    LT_TRY(prepare(r, err));
+    print_configuration(r);
+    LT_TRY(start(r, err));
+    LT_TRY(run_steps(r, err));
+    /* After the memory was watched: these take some of their own. */
+    LT_TRY(train_measure_rate(r->s.backend, &r->backend_rate, err));
+    LT_TRY(bench_sgemm_peak(r->s.threads, &r->sgemm_rate, err));
+    print_speed(r);
+    bench_print_memory(&r->s);
+    bench_print_ops(&r->s, "ops", r->seconds, o.steps, "step");
+    return bench_session_save(&r->s, err);
+}
+
+enum lt_status bench_train(int argc, char **argv, struct lt_error *err)
+{
+    static struct cli_option table[BENCH_OPTION_COUNT + OWN_OPTION_COUNT];
+    static struct run r;
+    o.common = bench_defaults;
+    size_t count = bench_option_rows(table, &o.common);
+    memcpy(table + count, own_options, sizeof own_options);
+    const struct cli_program program = {.name = "lora-bench train",
+                                        .summary = "measures training steps",
+                                        .usage = "[--shape NAME] [options]",
+                                        .options = table,
+                                        .option_count = count + OWN_OPTION_COUNT};
+    cli_parse(&program, argc, argv);
+    lt_lora_config_init(&r.lora);
+    enum lt_status status = measure(&r, err);
+    lt_free(r.losses);
+    lt_batch_deinit(&r.batch);
+    lt_optimizer_destroy(r.optimizer);
+    lt_engine_destroy(r.engine);
+    lt_params_deinit(&r.params);
+    lt_lora_config_deinit(&r.lora);
+    bench_session_close(&r.s);
+    return status;
+}
