@@ -4,7 +4,8 @@
 
 #include "backends/cpu/cpu_backend.h"
 
-enum lt_status lt_backend_create(struct lt_backend **be, const struct lt_backend_request *req, struct lt_error *err)
+enum lt_status lt_backend_create(struct lt_backend **be, const struct lt_backend_request *req,
+                                 struct lt_error *err)
 {
     *be = NULL;
     const char *device = req->device ? req->device : "auto";

@@ -12,7 +12,8 @@ struct lt_backend_request {
 };
 
 /* An unknown device, ISA or provider is LT_ERR_INVALID listing the known ones. */
-enum lt_status lt_backend_create(struct lt_backend **be, const struct lt_backend_request *req, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_backend_create(struct lt_backend **be, const struct lt_backend_request *req,
+                                 struct lt_error *err) LT_MUST_USE;
 void lt_backend_destroy(struct lt_backend *be); /* NULL is accepted */
 
 #endif

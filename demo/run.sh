@@ -118,12 +118,12 @@ line()
 # field KEY: of the first held-out row.
 field() { sed -n "1s/.*\"$1\": \"\\([^\"]*\\)\".*/\\1/p" $out/heldout.jsonl; }
 
-# answer LOG OPTION...: the answer of a model to that row.
+# answer LABEL OPTION...: the answer of a model to that row.
 answer()
 {
-    log=$1
+    label=$1
     shift
-    run "$log" lora-generate "$@" --instruction "$(field instruction)" --input "$(field input)" \
+    run "$label" lora-generate "$@" --instruction "$(field instruction)" --input "$(field input)" \
         --temperature 0 --max-new-tokens 40
     sed 's/^/    /' "$output.log"
 }

@@ -25,13 +25,14 @@ static enum lt_status next_event(struct config_reader *r, yaml_event_t *event, s
                    r->parser.problem_mark.line + 1, r->parser.problem ? r->parser.problem : "not valid YAML");
 }
 
-static enum lt_status set_scalar(struct config_reader *r, struct cli_option *o, const yaml_event_t *e, struct lt_error *err)
+static enum lt_status set_scalar(struct config_reader *r, struct cli_option *o, const yaml_event_t *e,
+                                 struct lt_error *err)
 {
     char where[512];
     const char *value = (const char *)e->data.scalar.value;
     if (strlen(value) != e->data.scalar.length)
-        return lt_fail(err, LT_ERR_INVALID, "%s:%zu: the value of %s holds a zero byte", r->path, e->start_mark.line + 1,
-                       o->name);
+        return lt_fail(err, LT_ERR_INVALID, "%s:%zu: the value of %s holds a zero byte", r->path,
+                       e->start_mark.line + 1, o->name);
     bool plain = e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
     if (plain && (strcmp(value, "null") == 0 || strcmp(value, "~") == 0 || *value == '\0'))
         return LT_OK; /* as if the key were absent */
@@ -48,7 +49,8 @@ static enum lt_status set_scalar(struct config_reader *r, struct cli_option *o, 
 }
 
 /* A sequence sets a list option item by item; a text option gets the items joined by commas. */
-static enum lt_status set_sequence(struct config_reader *r, struct cli_option *o, size_t line, struct lt_error *err)
+static enum lt_status set_sequence(struct config_reader *r, struct cli_option *o, size_t line,
+                                   struct lt_error *err)
 {
     struct lt_strbuf joined;
     enum lt_status status = LT_OK;
@@ -61,7 +63,8 @@ static enum lt_status set_sequence(struct config_reader *r, struct cli_option *o
         if (e.type == YAML_SEQUENCE_END_EVENT) {
             more = false;
         } else if (e.type != YAML_SCALAR_EVENT) {
-            status = lt_fail(err, LT_ERR_INVALID, "%s:%zu: %s takes a flat list", r->path, e.start_mark.line + 1, o->name);
+            status = lt_fail(err, LT_ERR_INVALID, "%s:%zu: %s takes a flat list", r->path,
+                             e.start_mark.line + 1, o->name);
         } else if (o->type == CLI_LIST) {
             status = set_scalar(r, o, &e, err);
         } else {
@@ -77,7 +80,8 @@ static enum lt_status set_sequence(struct config_reader *r, struct cli_option *o
         if (!kept)
             status = lt_fail(err, LT_ERR_NOMEM, "out of memory while reading %s", r->path);
     } else if (status == LT_OK && o->type != CLI_LIST && o->type != CLI_STRING) {
-        status = lt_fail(err, LT_ERR_INVALID, "%s:%zu: %s takes one value, not a list", r->path, line, o->name);
+        status =
+            lt_fail(err, LT_ERR_INVALID, "%s:%zu: %s takes one value, not a list", r->path, line, o->name);
     }
     lt_strbuf_deinit(&joined);
     return status;
@@ -96,8 +100,9 @@ static enum lt_status read_pair(struct config_reader *r, const yaml_event_t *key
         return lt_fail(err, LT_ERR_INVALID, "%s: a configuration file cannot name another one", where);
     size_t *set_at = &r->set_at[o - r->program->options];
     if (*set_at > 0)
-        return lt_fail(err, LT_ERR_INVALID, "%s: %s is set a second time (first at line %zu); remove one of them", where,
-                       o->name, *set_at);
+        return lt_fail(err, LT_ERR_INVALID,
+                       "%s: %s is set a second time (first at line %zu); remove one of them", where, o->name,
+                       *set_at);
     *set_at = key->start_mark.line + 1;
     LT_TRY(next_event(r, &value, err));
     enum lt_status status;
@@ -106,8 +111,9 @@ static enum lt_status read_pair(struct config_reader *r, const yaml_event_t *key
     else if (value.type == YAML_SEQUENCE_START_EVENT)
         status = set_sequence(r, o, key->start_mark.line + 1, err);
     else if (value.type == YAML_ALIAS_EVENT)
-        status = lt_fail(err, LT_ERR_INVALID, "%s: the value of %s is an alias (*name), which is not read; write it out",
-                         where, o->name);
+        status = lt_fail(err, LT_ERR_INVALID,
+                         "%s: the value of %s is an alias (*name), which is not read; write it out", where,
+                         o->name);
     else
         status = lt_fail(err, LT_ERR_INVALID, "%s: %s takes a value or a list", where, o->name);
     yaml_event_delete(&value);
@@ -126,9 +132,10 @@ static enum lt_status read_document(struct config_reader *r, struct lt_error *er
             in_mapping = true;
         else if (type == YAML_SCALAR_EVENT && in_mapping)
             status = read_pair(r, &e, err);
-        else if (type == YAML_SCALAR_EVENT || type == YAML_SEQUENCE_START_EVENT || type == YAML_MAPPING_START_EVENT ||
-                 type == YAML_ALIAS_EVENT)
-            status = lt_fail(err, LT_ERR_INVALID, "%s:%zu: expected `option: value` pairs", r->path, e.start_mark.line + 1);
+        else if (type == YAML_SCALAR_EVENT || type == YAML_SEQUENCE_START_EVENT ||
+                 type == YAML_MAPPING_START_EVENT || type == YAML_ALIAS_EVENT)
+            status = lt_fail(err, LT_ERR_INVALID, "%s:%zu: expected `option: value` pairs", r->path,
+                             e.start_mark.line + 1);
         yaml_event_delete(&e);
         if (status != LT_OK || type == YAML_STREAM_END_EVENT)
             return status;

@@ -85,15 +85,16 @@ static const char *nearest_option(const struct cli_program *p, const char *name)
     return nearest;
 }
 
-enum lt_status cli_unknown(const struct cli_program *p, const char *where, const char *name, struct lt_error *err)
+enum lt_status cli_unknown(const struct cli_program *p, const char *where, const char *name,
+                           struct lt_error *err)
 {
     const char *nearest = nearest_option(p, name), *dashes = where ? "" : "--";
     char place[512] = "";
     if (where)
         lt_snprintf(place, sizeof place, "%s: ", where);
     if (nearest)
-        return lt_fail(err, LT_ERR_INVALID, "%sunknown option %s%s; did you mean %s%s? (--help lists all)", place, dashes,
-                       name, dashes, nearest);
+        return lt_fail(err, LT_ERR_INVALID, "%sunknown option %s%s; did you mean %s%s? (--help lists all)",
+                       place, dashes, name, dashes, nearest);
     return lt_fail(err, LT_ERR_INVALID, "%sunknown option %s%s; --help lists all", place, dashes, name);
 }
 
@@ -115,7 +116,8 @@ static bool in_range(const struct cli_option *o, double v)
     return (o->min == 0 && o->max == 0) || (v >= o->min && v <= o->max);
 }
 
-static enum lt_status range_error(const struct cli_option *o, const char *value, const char *where, struct lt_error *err)
+static enum lt_status range_error(const struct cli_option *o, const char *value, const char *where,
+                                  struct lt_error *err)
 {
     if (o->max >= 1e15)
         return lt_fail(err, LT_ERR_INVALID, "%s: %s is out of range: use %g or more", where, value, o->min);
@@ -129,7 +131,8 @@ static bool is_integer(const char *s)
     return *s != '\0' && strspn(s, "0123456789") == strlen(s);
 }
 
-static enum lt_status set_choice(const struct cli_option *o, const char *value, const char *where, struct lt_error *err)
+static enum lt_status set_choice(const struct cli_option *o, const char *value, const char *where,
+                                 struct lt_error *err)
 {
     for (const char *c = o->choices; c && *c; c = strchr(c, ',') ? strchr(c, ',') + 1 : NULL)
         if (strlen(value) == strcspn(c, ",") && strncmp(c, value, strlen(value)) == 0) {
@@ -147,7 +150,8 @@ static enum lt_status add_to_list(struct cli_list *l, const char *value, struct 
     return LT_OK;
 }
 
-enum lt_status cli_option_set(struct cli_option *o, const char *value, const char *where, struct lt_error *err)
+enum lt_status cli_option_set(struct cli_option *o, const char *value, const char *where,
+                              struct lt_error *err)
 {
     long long i;
     double d;
@@ -192,8 +196,8 @@ static bool is_option(const struct cli_program *p, const char *word)
 
 /* A flag's value is optional, so the next word is only taken when it is a truth value; a choice that begins
  * with true may stand alone as well. */
-static enum lt_status take_value(const struct cli_program *p, struct cli_option *o, int argc, char **argv, int *i,
-                                 const char *inline_value, const char *where, struct lt_error *err)
+static enum lt_status take_value(const struct cli_program *p, struct cli_option *o, int argc, char **argv,
+                                 int *i, const char *inline_value, const char *where, struct lt_error *err)
 {
     bool ignored;
     if (inline_value)
@@ -209,17 +213,20 @@ static enum lt_status take_value(const struct cli_program *p, struct cli_option 
     if (*i + 1 >= argc)
         return lt_fail(err, LT_ERR_INVALID, "%s needs a value", where);
     if (is_option(p, argv[*i + 1]))
-        return lt_fail(err, LT_ERR_INVALID, "%s needs a value, but %s follows; write %s=%s if that is the value", where,
+        return lt_fail(err, LT_ERR_INVALID,
+                       "%s needs a value, but %s follows; write %s=%s if that is the value", where,
                        argv[*i + 1], where, argv[*i + 1]);
     return cli_option_set(o, argv[++*i], where, err);
 }
 
-static enum lt_status parse_word(const struct cli_program *p, int argc, char **argv, int *i, struct lt_error *err)
+static enum lt_status parse_word(const struct cli_program *p, int argc, char **argv, int *i,
+                                 struct lt_error *err)
 {
     char where[128];
     const char *word = argv[*i];
     if (strncmp(word, "--", 2) != 0 || word[2] == '\0')
-        return lt_fail(err, LT_ERR_INVALID, "unexpected argument '%s': options begin with --, --help lists them", word);
+        return lt_fail(err, LT_ERR_INVALID,
+                       "unexpected argument '%s': options begin with --, --help lists them", word);
     const char *name = word + 2, *equals = strchr(name, '=');
     size_t len = equals ? (size_t)(equals - name) : strlen(name);
     lt_snprintf(where, sizeof where, "--%.*s", (int)(len < 100 ? len : 100), name);
@@ -236,7 +243,8 @@ static enum lt_status parse_word(const struct cli_program *p, int argc, char **a
     return cli_unknown(p, NULL, text, err);
 }
 
-enum lt_status cli_parse_checked(const struct cli_program *p, int argc, char **argv, bool *help, struct lt_error *err)
+enum lt_status cli_parse_checked(const struct cli_program *p, int argc, char **argv, bool *help,
+                                 struct lt_error *err)
 {
     *help = false;
     for (int i = 1; i < argc; i++) {
@@ -287,7 +295,8 @@ static void print_help(const struct cli_program *p)
         put_default(&value, o);
         if (o->group)
             printf("\n%s:\n", o->group);
-        printf("  --%s %s\n      %s", o->name, o->type == CLI_CHOICE ? o->choices : metavar[o->type], o->help);
+        printf("  --%s %s\n      %s", o->name, o->type == CLI_CHOICE ? o->choices : metavar[o->type],
+               o->help);
         if (lt_strbuf_str(&value) && strcmp(lt_strbuf_str(&value), "-") != 0)
             printf(" (default %s)", lt_strbuf_str(&value));
         if (o->aliases)

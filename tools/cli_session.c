@@ -8,34 +8,67 @@
 #include "core/base/system.h"
 #include "tools/cli_term.h"
 
-const struct cli_model_options cli_model_defaults = {.device = "auto", .quant_type = "nf4", .compute_dtype = "float32"};
+const struct cli_model_options cli_model_defaults = {
+    .device = "auto", .quant_type = "nf4", .compute_dtype = "float32"};
 
 size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options *o)
 {
     const struct cli_option rows[CLI_MODEL_OPTION_COUNT] = {
-        {.name = "model", .aliases = "model-name-or-path,base-model", .type = CLI_STRING, .target = &o->model,
-         .help = "checkpoint folder, or org/name in the Hugging Face cache", .group = "Model"},
-        {.name = "load-in-4bit", .aliases = "use-4bit", .type = CLI_FLAG, .target = &o->load_in_4bit,
+        {.name = "model",
+         .aliases = "model-name-or-path,base-model",
+         .type = CLI_STRING,
+         .target = &o->model,
+         .help = "checkpoint folder, or org/name in the Hugging Face cache",
+         .group = "Model"},
+        {.name = "load-in-4bit",
+         .aliases = "use-4bit",
+         .type = CLI_FLAG,
+         .target = &o->load_in_4bit,
          .help = "keep the frozen linear layers in 4 bits (QLoRA)"},
-        {.name = "bnb-4bit-quant-type", .type = CLI_CHOICE, .target = &o->quant_type, .choices = "nf4,fp4",
+        {.name = "bnb-4bit-quant-type",
+         .type = CLI_CHOICE,
+         .target = &o->quant_type,
+         .choices = "nf4,fp4",
          .help = "4-bit code table"},
-        {.name = "bnb-4bit-use-double-quant", .aliases = "use-bnb-nested-quant,use-nested-quant,bnb-4bit-use-nested-quant",
-         .type = CLI_FLAG, .target = &o->double_quant, .help = "quantize the block scales as well"},
-        {.name = "compute-dtype", .aliases = "bnb-4bit-compute-dtype", .type = CLI_CHOICE, .target = &o->compute_dtype,
-         .choices = "float32", .help = "arithmetic of the matrix products"},
-        {.name = "chat-template", .type = CLI_CHOICE, .target = &o->chat_template, .choices = "llama-2,chatml",
+        {.name = "bnb-4bit-use-double-quant",
+         .aliases = "use-bnb-nested-quant,use-nested-quant,bnb-4bit-use-nested-quant",
+         .type = CLI_FLAG,
+         .target = &o->double_quant,
+         .help = "quantize the block scales as well"},
+        {.name = "compute-dtype",
+         .aliases = "bnb-4bit-compute-dtype",
+         .type = CLI_CHOICE,
+         .target = &o->compute_dtype,
+         .choices = "float32",
+         .help = "arithmetic of the matrix products"},
+        {.name = "chat-template",
+         .type = CLI_CHOICE,
+         .target = &o->chat_template,
+         .choices = "llama-2,chatml",
          .help = "chat template, when the tokenizer's own is absent or not recognised"},
-        {.name = "device", .type = CLI_CHOICE, .target = &o->device, .choices = "auto,cpu", .help = "where to compute"},
-        {.name = "threads", .type = CLI_INT, .target = &o->threads, .min = 0, .max = 4096,
+        {.name = "device",
+         .type = CLI_CHOICE,
+         .target = &o->device,
+         .choices = "auto,cpu",
+         .help = "where to compute"},
+        {.name = "threads",
+         .type = CLI_INT,
+         .target = &o->threads,
+         .min = 0,
+         .max = 4096,
          .help = "compute threads; 0: one for every processor"},
-        {.name = "adapter", .aliases = "adapter-name-or-path,peft-model", .type = CLI_STRING, .target = &o->adapter,
+        {.name = "adapter",
+         .aliases = "adapter-name-or-path,peft-model",
+         .type = CLI_STRING,
+         .target = &o->adapter,
          .help = "PEFT adapter folder"},
     };
     memcpy(table, rows, sizeof rows);
     return CLI_MODEL_OPTION_COUNT;
 }
 
-static enum lt_status open_tokenizer(struct cli_session *s, const struct cli_model_options *o, bool need, struct lt_error *err)
+static enum lt_status open_tokenizer(struct cli_session *s, const struct cli_model_options *o, bool need,
+                                     struct lt_error *err)
 {
     struct lt_error why;
     enum lt_status status = lt_tokenizer_load(&s->tokenizer, s->dir, &why);
@@ -126,8 +159,8 @@ void cli_session_close(struct cli_session *s)
     memset(s, 0, sizeof *s);
 }
 
-static enum lt_status encode(void *user, const char *text, size_t len, bool add_special, int32_t **ids, size_t *count,
-                             struct lt_error *err)
+static enum lt_status encode(void *user, const char *text, size_t len, bool add_special, int32_t **ids,
+                             size_t *count, struct lt_error *err)
 {
     const struct cli_session *s = user;
     struct lt_ids list = {0};
@@ -141,8 +174,9 @@ static enum lt_status encode(void *user, const char *text, size_t len, bool add_
     return LT_OK;
 }
 
-static enum lt_status render_chat(void *user, const struct lt_data_message *messages, size_t n, struct lt_strbuf *text,
-                                  size_t **spans, size_t *span_count, struct lt_error *err)
+static enum lt_status render_chat(void *user, const struct lt_data_message *messages, size_t n,
+                                  struct lt_strbuf *text, size_t **spans, size_t *span_count,
+                                  struct lt_error *err)
 {
     const struct cli_session *s = user;
     struct lt_chat_span *found = NULL;
@@ -166,8 +200,9 @@ static enum lt_status render_chat(void *user, const struct lt_data_message *mess
 }
 
 /* Stands in for a template that was not recognised, so that the reason reaches the user with the row. */
-static enum lt_status no_chat(void *user, const struct lt_data_message *messages, size_t n, struct lt_strbuf *text,
-                              size_t **spans, size_t *span_count, struct lt_error *err)
+static enum lt_status no_chat(void *user, const struct lt_data_message *messages, size_t n,
+                              struct lt_strbuf *text, size_t **spans, size_t *span_count,
+                              struct lt_error *err)
 {
     const struct cli_session *s = user;
     (void)messages;

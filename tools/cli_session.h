@@ -30,25 +30,27 @@ struct cli_session {
     struct lt_backend *backend;
     struct lt_checkpoint checkpoint;
     struct lt_model *model;
-    struct lt_tokenizer *tokenizer;     /* NULL when the folder has none and it was not required */
-    struct lt_chat_template chat;       /* valid when has_chat */
+    struct lt_tokenizer *tokenizer; /* NULL when the folder has none and it was not required */
+    struct lt_chat_template chat;   /* valid when has_chat */
     bool has_chat;
-    struct lt_error chat_error;         /* why has_chat is false */
+    struct lt_error chat_error; /* why has_chat is false */
     struct lt_load_options load;
-    struct lt_lora_config lora;         /* of --adapter */
+    struct lt_lora_config lora; /* of --adapter */
     struct lt_params params;
-    float *param_values;                /* [params.elements] of --adapter, or NULL */
+    float *param_values; /* [params.elements] of --adapter, or NULL */
     char *dir;
 };
 
 /* Backend, checkpoint, model description and tokenizer; no weights yet. */
-enum lt_status cli_session_open(struct cli_session *s, const struct cli_model_options *o, bool need_tokenizer, struct lt_error *err) LT_MUST_USE;
+enum lt_status cli_session_open(struct cli_session *s, const struct cli_model_options *o, bool need_tokenizer,
+                                struct lt_error *err) LT_MUST_USE;
 /* Reads --adapter into params and param_values and attaches it to the model. */
 enum lt_status cli_session_adapter(struct cli_session *s, const char *dir, struct lt_error *err) LT_MUST_USE;
 /* Loads the weights with a progress line on a terminal. */
 enum lt_status cli_session_load_weights(struct cli_session *s, struct lt_error *err) LT_MUST_USE;
 /* Process memory so far and the model's weights, as plan lines. */
-enum lt_status cli_session_plan(struct cli_session *s, struct lt_plan *plan, struct lt_error *err) LT_MUST_USE;
+enum lt_status cli_session_plan(struct cli_session *s, struct lt_plan *plan, struct lt_error *err)
+    LT_MUST_USE;
 void cli_session_close(struct cli_session *s);
 /* The dataset's view of the tokenizer (valid while the session is). */
 struct lt_data_tokenizer cli_data_tokenizer(struct cli_session *s);

@@ -71,7 +71,12 @@ const char *cli_bytes(char *buf, size_t size, uint64_t bytes)
     size_t u = 0;
     for (; v >= 1024 && u < 4; u++)
         v /= 1024;
-    lt_snprintf(buf, size, u == 0 ? "%.0f %s" : v < 10 ? "%.2f %s" : v < 100 ? "%.1f %s" : "%.0f %s", v, unit[u]);
+    lt_snprintf(buf, size,
+                u == 0    ? "%.0f %s"
+                : v < 10  ? "%.2f %s"
+                : v < 100 ? "%.1f %s"
+                          : "%.0f %s",
+                v, unit[u]);
     return buf;
 }
 

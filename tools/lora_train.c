@@ -44,11 +44,12 @@ static void close_run(struct run *r)
 static void report_data(const char *path, const struct lt_dataset *ds, int64_t max_length)
 {
     if (ds->truncated > 0 || ds->dropped > 0)
-        fprintf(stderr,
-                "lora-train: %s: %lld of %lld rows were longer than --max-length %lld and cut (the longest had %d tokens), "
-                "%lld of them left no target and were dropped\n",
-                path, (long long)(ds->truncated + ds->dropped), (long long)ds->rows, (long long)max_length,
-                ds->longest_before, (long long)ds->dropped);
+        fprintf(
+            stderr,
+            "lora-train: %s: %lld of %lld rows were longer than --max-length %lld and cut (the longest had %d tokens), "
+            "%lld of them left no target and were dropped\n",
+            path, (long long)(ds->truncated + ds->dropped), (long long)ds->rows, (long long)max_length,
+            ds->longest_before, (long long)ds->dropped);
 }
 
 static enum lt_status load_datasets(struct run *r, struct lt_error *err)
@@ -59,7 +60,8 @@ static enum lt_status load_datasets(struct run *r, struct lt_error *err)
     struct lt_data_tokenizer tok = cli_data_tokenizer(&r->session);
     struct lt_dataset_options opt = {.max_length = (int32_t)o->max_length,
                                      .train_on_prompt = o->train_on_inputs,
-                                     .alpaca = strcmp(o->alpaca_template, "long") == 0 ? LT_ALPACA_LONG : LT_ALPACA_SHORT};
+                                     .alpaca = strcmp(o->alpaca_template, "long") == 0 ? LT_ALPACA_LONG
+                                                                                       : LT_ALPACA_SHORT};
     if (o->data) {
         LT_TRY(lt_dataset_load(&r->train_data, o->data, &tok, &opt, err));
         report_data(o->data, &r->train_data, o->max_length);
@@ -100,9 +102,11 @@ static enum lt_status make_batches(struct run *r, struct lt_error *err)
     else
         LT_TRY(lt_batches_from_dataset(&r->train, &r->train_data, &opt, err));
     LT_TRY(count_batch_rows(r, err));
-    struct lt_batches_options eval = {.batch_size = (int32_t)o->eval_batch_size, .accumulation = 1, .max_length = opt.max_length};
+    struct lt_batches_options eval = {
+        .batch_size = (int32_t)o->eval_batch_size, .accumulation = 1, .max_length = opt.max_length};
     if (o->eval_pretokenized)
-        return lt_batches_from_pretokenized(&r->eval, o->eval_pretokenized, r->session.model->vocab, &eval, err);
+        return lt_batches_from_pretokenized(&r->eval, o->eval_pretokenized, r->session.model->vocab, &eval,
+                                            err);
     if (r->eval_data.count > 0)
         return lt_batches_from_dataset(&r->eval, &r->eval_data, &eval, err);
     return LT_OK;
@@ -122,9 +126,11 @@ static enum lt_status choose_params(struct run *r, struct lt_error *err)
     LT_TRY(lt_lora_config_expand(&r->lora, model, err));
     char alpha[32];
     lt_snprintf(alpha, sizeof alpha, "%g", r->lora.alpha);
-    const char *base = !o->model.load_in_4bit ? "" : r->session.load.quant == LT_LOAD_FP4 ? ", 4-bit FP4 base" : ", 4-bit NF4 base";
-    lt_snprintf(r->method, sizeof r->method, "LoRA r=%d alpha=%s%s%s", r->lora.r, alpha, r->lora.use_rslora ? " (rsLoRA)" : "",
-                base);
+    const char *base = !o->model.load_in_4bit                 ? ""
+                       : r->session.load.quant == LT_LOAD_FP4 ? ", 4-bit FP4 base"
+                                                              : ", 4-bit NF4 base";
+    lt_snprintf(r->method, sizeof r->method, "LoRA r=%d alpha=%s%s%s", r->lora.r, alpha,
+                r->lora.use_rslora ? " (rsLoRA)" : "", base);
     return LT_OK;
 }
 
@@ -140,18 +146,20 @@ static int64_t longest_sequence(const struct lt_dataset *ds, const struct lt_bat
 /* The longest sequence decides the size of the rope tables and must fit learned positions. */
 static enum lt_status set_positions(struct run *r, struct lt_error *err)
 {
-    int64_t longest = longest_sequence(&r->train_data, r->train), of_eval = longest_sequence(&r->eval_data, r->eval);
+    int64_t longest = longest_sequence(&r->train_data, r->train),
+            of_eval = longest_sequence(&r->eval_data, r->eval);
     struct lt_model *m = r->session.model;
     if (of_eval > longest)
         longest = of_eval;
     if (m->rope_tables == 0 && longest > m->max_positions)
-        return lt_fail(err, LT_ERR_INVALID,
-                       "sequences of %lld tokens exceed the %d positions of this model: %s %d",
-                       (long long)longest, m->max_positions,
-                       r->command.o.pretokenized ? "cut the rows of the pre-tokenized file to" : "use --max-length",
-                       m->max_positions);
+        return lt_fail(
+            err, LT_ERR_INVALID, "sequences of %lld tokens exceed the %d positions of this model: %s %d",
+            (long long)longest, m->max_positions,
+            r->command.o.pretokenized ? "cut the rows of the pre-tokenized file to" : "use --max-length",
+            m->max_positions);
     if (longest > m->max_positions)
-        lt_log(LT_LOG_WARNING, "sequences of %lld tokens are longer than the %d positions this model was trained with",
+        lt_log(LT_LOG_WARNING,
+               "sequences of %lld tokens are longer than the %d positions this model was trained with",
                (long long)longest, m->max_positions);
     m->table_positions = (int32_t)longest;
     return LT_OK;
@@ -167,8 +175,8 @@ static enum lt_status create_trainer(struct run *r, struct lt_error *err)
     r->config.command_line = r->command_line;
     r->config.batch_size = (int32_t)(o->pretokenized ? r->batch_rows : o->batch_size);
     struct lt_trainer_events events = train_report_events();
-    return lt_trainer_create(&r->trainer, &r->config, r->session.model, &r->params, r->session.backend, r->train, r->eval,
-                             &events, err);
+    return lt_trainer_create(&r->trainer, &r->config, r->session.model, &r->params, r->session.backend,
+                             r->train, r->eval, &events, err);
 }
 
 static enum lt_status print_summary(struct run *r, struct lt_plan *plan, struct lt_error *err)
@@ -230,9 +238,10 @@ static enum lt_status find_checkpoint(struct run *r, struct lt_error *err)
     if (!r->resume_path || !state)
         return lt_fail(err, LT_ERR_NOMEM, "out of memory while looking for %s", o->resume);
     if (kind != LT_FILE_REGULAR)
-        return lt_fail(err, LT_ERR_NOT_FOUND,
-                       "%s: no lora_train_state.json in there; name a checkpoint-N folder that lora-train wrote, or `last`",
-                       o->resume);
+        return lt_fail(
+            err, LT_ERR_NOT_FOUND,
+            "%s: no lora_train_state.json in there; name a checkpoint-N folder that lora-train wrote, or `last`",
+            o->resume);
     return LT_OK;
 }
 

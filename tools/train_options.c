@@ -39,41 +39,44 @@ struct table {
     size_t count;
 };
 
-static struct cli_option *row(struct table *t, const char *name, const char *aliases, enum cli_type type, void *target,
-                              const char *help)
+static struct cli_option *row(struct table *t, const char *name, const char *aliases, enum cli_type type,
+                              void *target, const char *help)
 {
     struct cli_option *o = &t->rows[t->count++];
     *o = (struct cli_option){.name = name, .aliases = aliases, .type = type, .target = target, .help = help};
     return o;
 }
 
-static void number(struct table *t, const char *name, const char *aliases, enum cli_type type, void *target, double min,
-                   double max, const char *help)
+static void number(struct table *t, const char *name, const char *aliases, enum cli_type type, void *target,
+                   double min, double max, const char *help)
 {
     struct cli_option *o = row(t, name, aliases, type, target, help);
     o->min = min;
     o->max = max;
 }
 
-static void choice(struct table *t, const char *name, const char *aliases, const char **target, const char *choices,
-                   const char *help)
+static void choice(struct table *t, const char *name, const char *aliases, const char **target,
+                   const char *choices, const char *help)
 {
     row(t, name, aliases, CLI_CHOICE, target, help)->choices = choices;
 }
 
 static void data_rows(struct table *t, struct train_options *o)
 {
-    row(t, "data", "train-data,train-file,dataset,data-path", CLI_STRING, &o->data, "training rows, JSONL or a JSON array")->group =
-        "Data";
+    row(t, "data", "train-data,train-file,dataset,data-path", CLI_STRING, &o->data,
+        "training rows, JSONL or a JSON array")
+        ->group = "Data";
     row(t, "eval-data", "validation-file,val-data,eval-file", CLI_STRING, &o->eval_data, "evaluation rows");
     number(t, "val-split", "val-set-size,validation-split", CLI_DOUBLE, &o->val_split, 0, 0.9,
            "share of the training rows held out for evaluation");
-    number(t, "max-length", "max-seq-length,cutoff-len,model-max-length,max-seq-len", CLI_INT, &o->max_length, 2, 1 << 20,
-           "longer rows are cut to this many tokens");
-    row(t, "packing", NULL, CLI_FLAG, &o->packing, "several rows in one sequence slot, each attending only to itself");
+    number(t, "max-length", "max-seq-length,cutoff-len,model-max-length,max-seq-len", CLI_INT, &o->max_length,
+           2, 1 << 20, "longer rows are cut to this many tokens");
+    row(t, "packing", NULL, CLI_FLAG, &o->packing,
+        "several rows in one sequence slot, each attending only to itself");
     row(t, "train-on-inputs", "train-on-prompt", CLI_FLAG, &o->train_on_inputs, "prompts are targets too");
     choice(t, "alpaca-template", NULL, &o->alpaca_template, "short,long", "form of the Alpaca prompt");
-    row(t, "pretokenized", NULL, CLI_STRING, &o->pretokenized, "safetensors with input_ids and labels, used in file order");
+    row(t, "pretokenized", NULL, CLI_STRING, &o->pretokenized,
+        "safetensors with input_ids and labels, used in file order");
     row(t, "eval-pretokenized", NULL, CLI_STRING, &o->eval_pretokenized, "the same for evaluation");
 }
 
@@ -88,55 +91,74 @@ static void adapter_rows(struct table *t, struct train_options *o)
     choice(t, "bias", "lora-bias", &o->bias, "none,all,lora_only", "which biases are trained");
     row(t, "use-rslora", "rslora", CLI_FLAG, &o->use_rslora, "scaling is alpha / sqrt(r)");
     choice(t, "init-lora-weights", NULL, &o->init_lora_weights, "true,false,gaussian", "how A and B start");
-    row(t, "init-adapter", "resume-adapter", CLI_STRING, &o->init_adapter, "start from this PEFT adapter folder");
-    row(t, "full-finetune", "full-finetuning", CLI_FLAG, &o->full_finetune, "train every weight instead of an adapter");
+    row(t, "init-adapter", "resume-adapter", CLI_STRING, &o->init_adapter,
+        "start from this PEFT adapter folder");
+    row(t, "full-finetune", "full-finetuning", CLI_FLAG, &o->full_finetune,
+        "train every weight instead of an adapter");
 }
 
 static void optimization_rows(struct table *t, struct train_options *o)
 {
-    number(t, "num-train-epochs", "epochs,num-epochs", CLI_DOUBLE, &o->num_train_epochs, 1e-6, 1e6, "passes over the data");
+    number(t, "num-train-epochs", "epochs,num-epochs", CLI_DOUBLE, &o->num_train_epochs, 1e-6, 1e6,
+           "passes over the data");
     t->rows[t->count - 1].group = "Optimization";
-    number(t, "max-steps", NULL, CLI_INT, &o->max_steps, -1, 1e12, "optimizer steps; overrides the epochs when above 0");
-    number(t, "per-device-train-batch-size", "batch-size,micro-batch-size,train-batch-size", CLI_INT, &o->batch_size, 1, 65536,
-           "rows in a micro-batch");
+    number(t, "max-steps", NULL, CLI_INT, &o->max_steps, -1, 1e12,
+           "optimizer steps; overrides the epochs when above 0");
+    number(t, "per-device-train-batch-size", "batch-size,micro-batch-size,train-batch-size", CLI_INT,
+           &o->batch_size, 1, 65536, "rows in a micro-batch");
     number(t, "per-device-eval-batch-size", "eval-batch-size", CLI_INT, &o->eval_batch_size, 1, 65536,
            "rows in an evaluation batch");
-    number(t, "gradient-accumulation-steps", "grad-accum,grad-accumulation-steps", CLI_INT, &o->accumulation, 1, 1 << 20,
-           "micro-batches in a step");
-    number(t, "learning-rate", "lr", CLI_DOUBLE, &o->learning_rate, 0, 1e3, "peak rate; 2e-5 by default with --full-finetune");
+    number(t, "gradient-accumulation-steps", "grad-accum,grad-accumulation-steps", CLI_INT, &o->accumulation,
+           1, 1 << 20, "micro-batches in a step");
+    number(t, "learning-rate", "lr", CLI_DOUBLE, &o->learning_rate, 0, 1e3,
+           "peak rate; 2e-5 by default with --full-finetune");
     choice(t, "lr-scheduler-type", "lr-scheduler,scheduler", &o->scheduler,
-           "linear,cosine,constant,constant_with_warmup,cosine_with_restarts,polynomial,inverse_sqrt", "schedule");
-    number(t, "warmup-steps", NULL, CLI_DOUBLE, &o->warmup_steps, 0, 1e12, "steps, or a share of all when below 1");
-    number(t, "warmup-ratio", NULL, CLI_DOUBLE, &o->warmup_ratio, 0, 1, "share of all steps, when there are no --warmup-steps");
-    number(t, "weight-decay", NULL, CLI_DOUBLE, &o->weight_decay, 0, 100, "decoupled decay; not of biases and norms");
+           "linear,cosine,constant,constant_with_warmup,cosine_with_restarts,polynomial,inverse_sqrt",
+           "schedule");
+    number(t, "warmup-steps", NULL, CLI_DOUBLE, &o->warmup_steps, 0, 1e12,
+           "steps, or a share of all when below 1");
+    number(t, "warmup-ratio", NULL, CLI_DOUBLE, &o->warmup_ratio, 0, 1,
+           "share of all steps, when there are no --warmup-steps");
+    number(t, "weight-decay", NULL, CLI_DOUBLE, &o->weight_decay, 0, 100,
+           "decoupled decay; not of biases and norms");
     number(t, "adam-beta1", NULL, CLI_DOUBLE, &o->adam_beta1, 0, 0.999999, "decay of the first moment");
     number(t, "adam-beta2", NULL, CLI_DOUBLE, &o->adam_beta2, 0, 0.99999999, "decay of the second moment");
     number(t, "adam-epsilon", NULL, CLI_DOUBLE, &o->adam_epsilon, 1e-30, 1, "added to the denominator");
-    number(t, "max-grad-norm", "grad-clip", CLI_DOUBLE, &o->max_grad_norm, 0, 1e9, "clipping; 0 turns it off");
-    choice(t, "optim", "optimizer", &o->optim,
-           "adamw_torch,adamw_8bit,paged_adamw_8bit,paged_adamw_32bit,sgd,lion_32bit,adamw,adamw_hf,adamw_torch_fused,"
-           "adamw_bnb_8bit,paged_adamw",
-           "optimizer; paged: its state in a file, not in memory");
+    number(t, "max-grad-norm", "grad-clip", CLI_DOUBLE, &o->max_grad_norm, 0, 1e9,
+           "clipping; 0 turns it off");
+    choice(
+        t, "optim", "optimizer", &o->optim,
+        "adamw_torch,adamw_8bit,paged_adamw_8bit,paged_adamw_32bit,sgd,lion_32bit,adamw,adamw_hf,adamw_torch_fused,"
+        "adamw_bnb_8bit,paged_adamw",
+        "optimizer; paged: its state in a file, not in memory");
     choice(t, "gradient-checkpointing", NULL, &o->gradient_checkpointing, "true,false,selective",
            "what is computed again in the backward pass: whole layers, nothing, or the cheap parts");
     number(t, "seed", NULL, CLI_INT, &o->seed, 0, 9e15, "order of the data, initial adapter, dropout");
-    row(t, "dataloader-drop-last", "drop-last", CLI_FLAG, &o->drop_last, "leave an incomplete last micro-batch out");
+    row(t, "dataloader-drop-last", "drop-last", CLI_FLAG, &o->drop_last,
+        "leave an incomplete last micro-batch out");
 }
 
 static void output_rows(struct table *t, struct train_options *o)
 {
-    row(t, "output-dir", "out,output", CLI_STRING, &o->output_dir, "where the adapter, checkpoints and logs go")->group = "Output";
-    number(t, "logging-steps", NULL, CLI_DOUBLE, &o->logging_steps, 0, 1e12, "a log line every so many steps (or share of all)");
+    row(t, "output-dir", "out,output", CLI_STRING, &o->output_dir,
+        "where the adapter, checkpoints and logs go")
+        ->group = "Output";
+    number(t, "logging-steps", NULL, CLI_DOUBLE, &o->logging_steps, 0, 1e12,
+           "a log line every so many steps (or share of all)");
     choice(t, "logging-strategy", NULL, &o->logging_strategy, "no,steps,epoch", "when to log");
     row(t, "logging-first-step", NULL, CLI_FLAG, &o->logging_first_step, "log step 1 as well");
-    choice(t, "eval-strategy", "evaluation-strategy", &o->eval_strategy, "no,steps,epoch", "when to evaluate");
+    choice(t, "eval-strategy", "evaluation-strategy", &o->eval_strategy, "no,steps,epoch",
+           "when to evaluate");
     number(t, "eval-steps", NULL, CLI_DOUBLE, &o->eval_steps, 0, 1e12, "evaluate every so many steps");
     choice(t, "save-strategy", NULL, &o->save_strategy, "no,steps,epoch", "when to write checkpoint-N");
-    number(t, "save-steps", NULL, CLI_DOUBLE, &o->save_steps, 0, 1e12, "write checkpoint-N every so many steps");
+    number(t, "save-steps", NULL, CLI_DOUBLE, &o->save_steps, 0, 1e12,
+           "write checkpoint-N every so many steps");
     number(t, "save-total-limit", NULL, CLI_INT, &o->save_total_limit, 0, 1e6, "checkpoints kept; 0: all");
-    row(t, "resume-from-checkpoint", "resume", CLI_STRING, &o->resume, "continue from checkpoint-N, or `last`");
+    row(t, "resume-from-checkpoint", "resume", CLI_STRING, &o->resume,
+        "continue from checkpoint-N, or `last`");
     row(t, "plan", NULL, CLI_FLAG, &o->plan, "print the memory plan and stop");
-    row(t, "dump-step", NULL, CLI_STRING, &o->dump_step, "write logits, loss and gradients of the first step here and stop");
+    row(t, "dump-step", NULL, CLI_STRING, &o->dump_step,
+        "write logits, loss and gradients of the first step here and stop");
     row(t, "config", NULL, CLI_STRING, &o->config, "read options from this JSON or YAML file");
 }
 
@@ -171,7 +193,8 @@ static enum lt_status check_data(const struct train_options *o, struct lt_error 
     if (o->data && o->pretokenized)
         return lt_fail(err, LT_ERR_INVALID, "--data and --pretokenized exclude each other");
     if ((o->eval_data != NULL) + (o->eval_pretokenized != NULL) + (o->val_split > 0) > 1)
-        return lt_fail(err, LT_ERR_INVALID, "--eval-data, --eval-pretokenized and --val-split exclude each other");
+        return lt_fail(err, LT_ERR_INVALID,
+                       "--eval-data, --eval-pretokenized and --val-split exclude each other");
     if (o->pretokenized && (o->val_split > 0 || o->packing))
         return lt_fail(err, LT_ERR_INVALID, "--val-split and --packing need --data, not --pretokenized");
     return LT_OK;
@@ -186,22 +209,27 @@ enum lt_status train_options_check(struct train_command *c, struct lt_error *err
     if (missing(o->output_dir) && !o->plan && !o->dump_step)
         return lt_fail(err, LT_ERR_INVALID, "--output-dir is missing: name the folder for the result");
     if (missing(o->output_dir) && o->resume)
-        return lt_fail(err, LT_ERR_INVALID, "--resume-from-checkpoint needs --output-dir, where the run goes on");
+        return lt_fail(err, LT_ERR_INVALID,
+                       "--resume-from-checkpoint needs --output-dir, where the run goes on");
     if (o->full_finetune && o->model.load_in_4bit)
-        return lt_fail(err, LT_ERR_INVALID, "--full-finetune cannot train 4-bit weights: leave --load-in-4bit out");
+        return lt_fail(err, LT_ERR_INVALID,
+                       "--full-finetune cannot train 4-bit weights: leave --load-in-4bit out");
     if (o->full_finetune && o->init_adapter)
         return lt_fail(err, LT_ERR_INVALID, "--full-finetune and --init-adapter exclude each other");
     if (o->full_finetune && !cli_seen(&c->program, "learning-rate"))
         o->learning_rate = 2e-5;
     bool eval_source = o->eval_data || o->val_split > 0 || o->eval_pretokenized;
     if (!eval_source && strcmp(o->eval_strategy, "no") != 0)
-        return lt_fail(err, LT_ERR_INVALID, "--eval-strategy %s needs --eval-data, --eval-pretokenized or --val-split", o->eval_strategy);
+        return lt_fail(err, LT_ERR_INVALID,
+                       "--eval-strategy %s needs --eval-data, --eval-pretokenized or --val-split",
+                       o->eval_strategy);
     if (eval_source && !cli_seen(&c->program, "eval-strategy"))
         o->eval_strategy = cli_seen(&c->program, "eval-steps") ? "steps" : "epoch";
     return LT_OK;
 }
 
-enum lt_status train_lora_config(struct lt_lora_config *config, const struct train_options *o, struct lt_error *err)
+enum lt_status train_lora_config(struct lt_lora_config *config, const struct train_options *o,
+                                 struct lt_error *err)
 {
     if (o->init_adapter)
         return lt_lora_config_load(config, o->init_adapter, err);
@@ -210,7 +238,7 @@ enum lt_status train_lora_config(struct lt_lora_config *config, const struct tra
     config->alpha = o->lora_alpha;
     config->dropout = o->lora_dropout;
     config->use_rslora = o->use_rslora;
-    config->bias = strcmp(o->bias, "all") == 0          ? LT_LORA_BIAS_ALL
+    config->bias = strcmp(o->bias, "all") == 0         ? LT_LORA_BIAS_ALL
                    : strcmp(o->bias, "lora_only") == 0 ? LT_LORA_BIAS_LORA_ONLY
                                                        : LT_LORA_BIAS_NONE;
     lt_free(config->init_lora_weights);
@@ -229,7 +257,8 @@ static enum lt_interval interval(const char *name)
     return strcmp(name, "epoch") == 0 ? LT_INTERVAL_EPOCH : LT_INTERVAL_NO;
 }
 
-enum lt_status train_trainer_config(struct lt_trainer_config *config, const struct train_options *o, struct lt_error *err)
+enum lt_status train_trainer_config(struct lt_trainer_config *config, const struct train_options *o,
+                                    struct lt_error *err)
 {
     *config = (struct lt_trainer_config){
         .num_train_epochs = o->num_train_epochs,
@@ -255,8 +284,9 @@ enum lt_status train_trainer_config(struct lt_trainer_config *config, const stru
         .save_total_limit = (int32_t)o->save_total_limit,
         .recompute = strcmp(o->gradient_checkpointing, "true") == 0    ? LT_RECOMPUTE_FULL
                      : strcmp(o->gradient_checkpointing, "false") == 0 ? LT_RECOMPUTE_NONE
-                                                                      : LT_RECOMPUTE_SELECTIVE,
-        .output_dir = missing(o->output_dir) ? "." : o->output_dir}; /* --plan and --dump-step write nothing there */
+                                                                       : LT_RECOMPUTE_SELECTIVE,
+        .output_dir =
+            missing(o->output_dir) ? "." : o->output_dir}; /* --plan and --dump-step write nothing there */
     LT_TRY(lt_optimizer_parse(&config->optimizer, o->optim, err));
     return lt_schedule_kind_parse(&config->schedule.kind, o->scheduler, err);
 }

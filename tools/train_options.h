@@ -18,8 +18,8 @@ struct train_options {
     const char *target_modules, *bias, *init_lora_weights, *init_adapter;
     bool use_rslora, full_finetune;
     /* optimization */
-    double num_train_epochs, learning_rate, warmup_steps, warmup_ratio, weight_decay, adam_beta1, adam_beta2, adam_epsilon,
-        max_grad_norm;
+    double num_train_epochs, learning_rate, warmup_steps, warmup_ratio, weight_decay, adam_beta1, adam_beta2,
+        adam_epsilon, max_grad_norm;
     int64_t max_steps, batch_size, eval_batch_size, accumulation, seed;
     const char *scheduler, *optim, *gradient_checkpointing;
     bool drop_last;
@@ -41,8 +41,10 @@ struct train_command {
 void train_command_init(struct train_command *c);
 /* Defaults that depend on others, and combinations that make no sense. */
 enum lt_status train_options_check(struct train_command *c, struct lt_error *err) LT_MUST_USE;
-enum lt_status train_lora_config(struct lt_lora_config *config, const struct train_options *o, struct lt_error *err) LT_MUST_USE;
+enum lt_status train_lora_config(struct lt_lora_config *config, const struct train_options *o,
+                                 struct lt_error *err) LT_MUST_USE;
 /* Everything but output pointers (lora, full_source, tokenizer_source). */
-enum lt_status train_trainer_config(struct lt_trainer_config *config, const struct train_options *o, struct lt_error *err) LT_MUST_USE;
+enum lt_status train_trainer_config(struct lt_trainer_config *config, const struct train_options *o,
+                                    struct lt_error *err) LT_MUST_USE;
 
 #endif

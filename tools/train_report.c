@@ -21,7 +21,8 @@ double train_flops_per_token(const struct lt_model *m, enum lt_recompute recompu
         trained += (double)t->lora.rank * (double)(t->rows + t->cols);
     }
     double per_weight = recompute == LT_RECOMPUTE_FULL ? 6 : 4;
-    double attention = (double)m->layers * (double)m->heads * (double)m->head_dim * length; /* causal: half the keys */
+    double attention = (double)m->layers * (double)m->heads * (double)m->head_dim *
+                       length; /* causal: half the keys */
     return per_weight * (frozen + trained) + 2 * trained + (2 + 5) * attention;
 }
 
@@ -36,8 +37,8 @@ static void build_probe(struct lt_graph *g, int64_t n, int64_t rows)
     node->out[0] = y;
 }
 
-static enum lt_status run_probe(struct lt_backend *be, const struct lt_compiled *code, const struct lt_run *run, double flops,
-                                double *rate, struct lt_error *err)
+static enum lt_status run_probe(struct lt_backend *be, const struct lt_compiled *code,
+                                const struct lt_run *run, double flops, double *rate, struct lt_error *err)
 {
     double best = 0;
     for (int i = 0; i < 4; i++) { /* the first one touches the memory */
@@ -95,9 +96,11 @@ void train_print_summary(const struct train_summary *s)
     printf("lora-train %s on %s\n", LT_VERSION, s->backend->description);
     printf("Model      %s: %s, %s parameters, %d layers\n", s->model->name_or_path, s->model->arch->name,
            cli_count(a, sizeof a, s->model->parameters), s->model->layers);
-    printf("Method     %s: %s trainable parameters (%.2f %%)\n", s->method, cli_count(a, sizeof a, s->params->trainable),
+    printf("Method     %s: %s trainable parameters (%.2f %%)\n", s->method,
+           cli_count(a, sizeof a, s->params->trainable),
            100.0 * (double)s->params->trainable / (double)s->model->parameters);
-    printf("Data       %s ", cli_count(a, sizeof a, (uint64_t)(s->packed_rows > 0 ? s->packed_rows : s->rows)));
+    printf("Data       %s ",
+           cli_count(a, sizeof a, (uint64_t)(s->packed_rows > 0 ? s->packed_rows : s->rows)));
     if (s->packed_rows > 0)
         printf("rows packed into %s sequences", cli_count(a, sizeof a, (uint64_t)s->rows));
     else
@@ -108,16 +111,18 @@ void train_print_summary(const struct train_summary *s)
            (long long)s->accumulation, (long long)s->batch_rows, (long long)s->steps_per_epoch);
     printf("Estimate   %s\n", s->seconds < 1 ? "under a second" : cli_duration(a, sizeof a, s->seconds));
     if (s->seconds > 86400)
-        printf("           That is more than a day: fewer --max-steps, a shorter --max-length or a smaller model would "
-               "shorten it.\n");
+        printf(
+            "           That is more than a day: fewer --max-steps, a shorter --max-length or a smaller model would "
+            "shorten it.\n");
 }
 
 static void plain_line(const struct lt_train_metrics *m)
 {
     char eta[24], mem[24];
-    printf("step %lld/%lld  epoch %.2f  loss %.4f  grad_norm %.3f  lr %.3g  %.0f tok/s  ETA %s  mem %s\n", (long long)m->step,
-           (long long)m->max_steps, m->epoch, m->loss, m->grad_norm, m->learning_rate, m->tokens_per_second,
-           cli_duration(eta, sizeof eta, m->eta_seconds), cli_bytes(mem, sizeof mem, m->memory_bytes));
+    printf("step %lld/%lld  epoch %.2f  loss %.4f  grad_norm %.3f  lr %.3g  %.0f tok/s  ETA %s  mem %s\n",
+           (long long)m->step, (long long)m->max_steps, m->epoch, m->loss, m->grad_norm, m->learning_rate,
+           m->tokens_per_second, cli_duration(eta, sizeof eta, m->eta_seconds),
+           cli_bytes(mem, sizeof mem, m->memory_bytes));
     fflush(stdout);
 }
 
@@ -140,8 +145,9 @@ static void on_step(void *user, const struct lt_train_metrics *m)
     (void)user;
     if (!cli_stderr_is_terminal())
         return;
-    int n = snprintf(line, sizeof line, "step %lld/%lld  loss %.4f  %.0f tok/s  ETA %s  mem %s", (long long)m->step,
-                     (long long)m->max_steps, m->loss, m->tokens_per_second, cli_duration(eta, sizeof eta, m->eta_seconds),
+    int n = snprintf(line, sizeof line, "step %lld/%lld  loss %.4f  %.0f tok/s  ETA %s  mem %s",
+                     (long long)m->step, (long long)m->max_steps, m->loss, m->tokens_per_second,
+                     cli_duration(eta, sizeof eta, m->eta_seconds),
                      cli_bytes(mem, sizeof mem, m->memory_bytes));
     int width = cli_terminal_width() - 1;
     fprintf(stderr, "\r\033[K%.*s", n < width ? n : width, line);
@@ -152,8 +158,8 @@ static void on_eval(void *user, const struct lt_eval_metrics *m)
     char took[24];
     (void)user;
     clear_progress();
-    printf("eval at step %lld: loss %.4f  perplexity %.3f  accuracy %.2f %%  (%lld targets, %s)\n", (long long)m->step,
-           m->eval_loss, m->perplexity, 100 * m->token_accuracy, (long long)m->targets,
+    printf("eval at step %lld: loss %.4f  perplexity %.3f  accuracy %.2f %%  (%lld targets, %s)\n",
+           (long long)m->step, m->eval_loss, m->perplexity, 100 * m->token_accuracy, (long long)m->targets,
            cli_duration(took, sizeof took, m->runtime));
     fflush(stdout);
 }

@@ -65,12 +65,13 @@ static inline void lt_cpu_share(int64_t n, int64_t grain, int t, int threads, in
         *end = n;
 }
 
-#define LT_CPU_OPS(X)                                                                                     \
-    X(embed)                                                                                              \
-    X(linear) X(lora) X(rmsnorm) X(layernorm) X(rope) X(split) X(concat) X(kv_store) X(attention) X(act)  \
-        X(glu) X(add) X(dropout) X(gather_rows) X(cross_entropy) X(embed_dw) X(linear_dx) X(linear_dw)    \
-            X(bias_db) X(lora_bwd) X(rmsnorm_bwd) X(layernorm_bwd) X(attention_bwd) X(act_bwd) X(glu_bwd) \
-                X(scatter_rows) X(grad_norm) X(adamw) X(adamw8) X(sgd) X(lion)
+/* clang-format off */
+#define LT_CPU_OPS(X) \
+    X(embed) X(linear) X(lora) X(rmsnorm) X(layernorm) X(rope) X(split) X(concat) X(kv_store) \
+    X(attention) X(act) X(glu) X(add) X(dropout) X(gather_rows) X(cross_entropy) X(embed_dw) \
+    X(linear_dx) X(linear_dw) X(bias_db) X(lora_bwd) X(rmsnorm_bwd) X(layernorm_bwd) X(attention_bwd) \
+    X(act_bwd) X(glu_bwd) X(scatter_rows) X(grad_norm) X(adamw) X(adamw8) X(sgd) X(lion)
+/* clang-format on */
 #define LT_DECLARE(name) void lt_cpu_op_##name(const struct lt_cpu_call *c);
 LT_CPU_OPS(LT_DECLARE)
 #undef LT_DECLARE

@@ -178,7 +178,7 @@ void lt_cpu_op_cross_entropy(const struct lt_cpu_call *c)
     for (int64_t begin = 0; begin < rows; begin += chunk) {
         int64_t n = rows - begin < chunk ? rows - begin : chunk;
         product(c, LT_GEMM_XWT, n, h + begin * hidden, w, logits, false, NULL);
-#pragma omp parallel for num_threads(lt_cpu_threads(c, n * vocab)) schedule(static)
+#pragma omp parallel for num_threads(lt_cpu_threads(c, n *vocab)) schedule(static)
         for (int64_t r = 0; r < n; r++)
             c->cpu->k.cross_entropy_row(logits + r * vocab, vocab, labels[begin + r], c->node->attr.softcap,
                                         grad, c->params->loss_scale, &loss[begin + r], &argmax[begin + r]);

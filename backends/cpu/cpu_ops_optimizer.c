@@ -69,8 +69,10 @@ void lt_cpu_op_adamw8(const struct lt_cpu_call *c)
     {
         int64_t b, e;
         lt_cpu_share(c->in_cols[0], LT_OPTIM_BLOCK, omp_get_thread_num(), omp_get_num_threads(), &b, &e);
-        int64_t block = lt_div_up(b, LT_OPTIM_BLOCK); /* a share that is empty may begin at a short block's end */
-        c->cpu->k.adamw8(p + b, m_codes + b, m_absmax + block, v_codes + b, v_absmax + block, g + b, e - b, &args);
+        int64_t block =
+            lt_div_up(b, LT_OPTIM_BLOCK); /* a share that is empty may begin at a short block's end */
+        c->cpu->k.adamw8(p + b, m_codes + b, m_absmax + block, v_codes + b, v_absmax + block, g + b, e - b,
+                         &args);
     }
 }
 

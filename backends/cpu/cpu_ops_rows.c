@@ -141,7 +141,7 @@ static void move_columns(const struct lt_cpu_call *c, bool split)
 {
     int64_t wide_cols = split ? c->in_cols[0] : c->out_cols[0];
     int64_t rows = split ? c->in_rows[0] : c->out_rows[0];
-#pragma omp parallel num_threads(lt_cpu_threads(c, rows * wide_cols))
+#pragma omp parallel num_threads(lt_cpu_threads(c, rows *wide_cols))
     {
         int64_t b, e, at = 0;
         my_rows(rows, &b, &e);

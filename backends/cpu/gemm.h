@@ -53,14 +53,17 @@ struct lt_gemm_provider {
 };
 
 /* threads: the number of OpenMP threads that run() will use. */
-enum lt_status lt_gemm_openblas_create(struct lt_gemm_provider **p, const struct lt_cpu_kernels *kernels, int threads,
-                                       struct lt_error *err) LT_MUST_USE; /* LT_ERR_UNSUPPORTED when built without */
-enum lt_status lt_gemm_native_create(struct lt_gemm_provider **p, const struct lt_cpu_kernels *kernels, int threads,
-                                     struct lt_error *err) LT_MUST_USE;
-enum lt_status lt_gemm_ref_create(struct lt_gemm_provider **p, const struct lt_cpu_kernels *kernels, int threads,
-                                  struct lt_error *err) LT_MUST_USE; /* portable C, plain loops in the same k order */
+enum lt_status lt_gemm_openblas_create(struct lt_gemm_provider **p, const struct lt_cpu_kernels *kernels,
+                                       int threads, struct lt_error *err)
+    LT_MUST_USE; /* LT_ERR_UNSUPPORTED when built without */
+enum lt_status lt_gemm_native_create(struct lt_gemm_provider **p, const struct lt_cpu_kernels *kernels,
+                                     int threads, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_gemm_ref_create(struct lt_gemm_provider **p, const struct lt_cpu_kernels *kernels,
+                                  int threads, struct lt_error *err)
+    LT_MUST_USE; /* portable C, plain loops in the same k order */
 /* LT_GEMM=openblas|native|ref in `request`, or NULL: the measured table's choice for this ISA. */
-enum lt_status lt_gemm_create(struct lt_gemm_provider **p, const char *request, const struct lt_cpu_kernels *kernels,
-                              int threads, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_gemm_create(struct lt_gemm_provider **p, const char *request,
+                              const struct lt_cpu_kernels *kernels, int threads, struct lt_error *err)
+    LT_MUST_USE;
 
 #endif

@@ -113,15 +113,16 @@ struct lt_cpu_kernels {
     double (*sum_squares)(const float *x, int64_t n);
     /* torch AdamW on n elements; clip multiplies the gradient first:
      * p *= 1 - lr*wd; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p -= lr/bc1 * m / (sqrt(v)/sqrt(bc2) + eps). */
-    void (*adamw)(float *p, float *m, float *v, const float *g, int64_t n, const struct lt_optimizer_args *args);
+    void (*adamw)(float *p, float *m, float *v, const float *g, int64_t n,
+                  const struct lt_optimizer_args *args);
     /* bitsandbytes' 8-bit AdamW (its CUDA rules) on n elements in blocks of LT_OPTIM_BLOCK, the last one short:
      * m = signed map[m_codes] * m_absmax[block], v = unsigned map[v_codes] * v_absmax[block];
      * m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p -= lr*sqrt(bc2)/bc1 * m / (sqrt(v) + sqrt(bc2)*eps);
      * p *= 1 - lr*wd; absmax = max|.| of the block, codes = lt_dynamic_nearest(. / absmax); where the code
      * of an m that is not 0 has the other sign it moves by one to m's side.  Where g^2 is NaN or infinite m and v
      * become 0 and p stays. */
-    void (*adamw8)(float *p, uint8_t *m_codes, float *m_absmax, uint8_t *v_codes, float *v_absmax, const float *g,
-                   int64_t n, const struct lt_optimizer_args *args);
+    void (*adamw8)(float *p, uint8_t *m_codes, float *m_absmax, uint8_t *v_codes, float *v_absmax,
+                   const float *g, int64_t n, const struct lt_optimizer_args *args);
     /* torch SGD without momentum: p -= lr (g + wd p). */
     void (*sgd)(float *p, const float *g, int64_t n, const struct lt_optimizer_args *args);
     /* Lion (Chen et al. 2023): p *= 1 - lr*wd; p -= lr sign(b1 m + (1-b1) g); m = b2 m + (1-b2) g. */

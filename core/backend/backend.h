@@ -22,9 +22,9 @@ struct lt_step_params {
     int32_t n_tokens, n_labels; /* live rows */
     float loss_scale;           /* 1 / targets of the whole step */
     uint64_t seed;
-    uint32_t step;     /* optimizer step, for random streams */
+    uint32_t step;      /* optimizer step, for random streams */
     uint32_t site_base; /* added to every op's site: segment * 1024 */
-    bool training;     /* false: dropout is off */
+    bool training;      /* false: dropout is off */
     /* optimizer */
     double lr, beta1, beta2, eps, weight_decay, bias_correction1, sqrt_bias_correction2;
     float max_grad_norm;
@@ -47,31 +47,39 @@ struct lt_run {
 struct lt_backend_ops {
     void (*destroy)(struct lt_backend *be);
     /* Zero-filled. */
-    enum lt_status (*buffer_create)(struct lt_backend *be, size_t size, struct lt_buffer **buf, struct lt_error *err);
+    enum lt_status (*buffer_create)(struct lt_backend *be, size_t size, struct lt_buffer **buf,
+                                    struct lt_error *err);
     /* The same in a file of its own in dir, which goes with the buffer: what a program's op or buffer_write has written
      * is brought back to the file at once, so that memory holds what one op writes, never the whole.  NULL: the device
      * has no such memory. */
-    enum lt_status (*buffer_create_paged)(struct lt_backend *be, size_t size, const char *dir, struct lt_buffer **buf,
-                                          struct lt_error *err);
+    enum lt_status (*buffer_create_paged)(struct lt_backend *be, size_t size, const char *dir,
+                                          struct lt_buffer **buf, struct lt_error *err);
     void (*buffer_destroy)(struct lt_backend *be, struct lt_buffer *buf);
-    enum lt_status (*buffer_write)(struct lt_backend *be, struct lt_buffer *buf, size_t offset, const void *src, size_t n, struct lt_error *err);
-    enum lt_status (*buffer_read)(struct lt_backend *be, struct lt_buffer *buf, size_t offset, void *dst, size_t n, struct lt_error *err);
-    enum lt_status (*buffer_zero)(struct lt_backend *be, struct lt_buffer *buf, size_t offset, size_t n, struct lt_error *err);
+    enum lt_status (*buffer_write)(struct lt_backend *be, struct lt_buffer *buf, size_t offset,
+                                   const void *src, size_t n, struct lt_error *err);
+    enum lt_status (*buffer_read)(struct lt_backend *be, struct lt_buffer *buf, size_t offset, void *dst,
+                                  size_t n, struct lt_error *err);
+    enum lt_status (*buffer_zero)(struct lt_backend *be, struct lt_buffer *buf, size_t offset, size_t n,
+                                  struct lt_error *err);
     /* The buffer's memory when the host can address it, else NULL. */
     void *(*buffer_host)(struct lt_backend *be, struct lt_buffer *buf);
     /* Makes a host weight readable by programs.  A device that shares memory with the host borrows w's
      * pointers (they must stay valid); others copy. */
-    enum lt_status (*weight_create)(struct lt_backend *be, const struct lt_weight *w, struct lt_device_weight **dw, struct lt_error *err);
+    enum lt_status (*weight_create)(struct lt_backend *be, const struct lt_weight *w,
+                                    struct lt_device_weight **dw, struct lt_error *err);
     /* An f32 weight that lives in a buffer (trainable tensors). */
-    enum lt_status (*weight_view)(struct lt_backend *be, const struct lt_weight *shape, struct lt_buffer *buf, size_t offset,
-                                  struct lt_device_weight **dw, struct lt_error *err);
+    enum lt_status (*weight_view)(struct lt_backend *be, const struct lt_weight *shape, struct lt_buffer *buf,
+                                  size_t offset, struct lt_device_weight **dw, struct lt_error *err);
     void (*weight_destroy)(struct lt_backend *be, struct lt_device_weight *dw);
     bool (*supports)(struct lt_backend *be, const struct lt_program *p, const struct lt_node *node);
     /* The program is borrowed and must outlive the result. */
-    enum lt_status (*compile)(struct lt_backend *be, const struct lt_program *p, struct lt_compiled **c, struct lt_error *err);
+    enum lt_status (*compile)(struct lt_backend *be, const struct lt_program *p, struct lt_compiled **c,
+                              struct lt_error *err);
     void (*compiled_destroy)(struct lt_backend *be, struct lt_compiled *c);
-    size_t (*workspace_bytes)(struct lt_backend *be, const struct lt_compiled *c); /* run->workspace must hold this much */
-    enum lt_status (*run)(struct lt_backend *be, const struct lt_compiled *c, const struct lt_run *run, struct lt_error *err);
+    size_t (*workspace_bytes)(struct lt_backend *be,
+                              const struct lt_compiled *c); /* run->workspace must hold this much */
+    enum lt_status (*run)(struct lt_backend *be, const struct lt_compiled *c, const struct lt_run *run,
+                          struct lt_error *err);
 };
 
 /* Time spent in one kind of op. */
@@ -82,9 +90,9 @@ struct lt_op_time {
 
 struct lt_backend {
     const struct lt_backend_ops *ops;
-    const char *name;   /* "cpu" */
+    const char *name;      /* "cpu" */
     char description[256]; /* one line for people: processor, ISA, GEMM provider, threads */
-    size_t fixed_bytes; /* memory the backend holds for itself (provider buffers): a line of the plan */
+    size_t fixed_bytes;    /* memory the backend holds for itself (provider buffers): a line of the plan */
     /* The caller's array by enum lt_op, to which run() adds; NULL, as created: nothing is timed.  A device that cannot
      * tell ops apart leaves it alone. */
     struct lt_op_time *op_times;

@@ -58,19 +58,27 @@ struct lt_file_writer {
     bool failed;
 };
 
-enum lt_status lt_file_writer_open(struct lt_file_writer *w, const char *path, struct lt_error *err) LT_MUST_USE;
-enum lt_status lt_file_writer_put(struct lt_file_writer *w, const void *bytes, size_t n, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_file_writer_open(struct lt_file_writer *w, const char *path, struct lt_error *err)
+    LT_MUST_USE;
+enum lt_status lt_file_writer_put(struct lt_file_writer *w, const void *bytes, size_t n, struct lt_error *err)
+    LT_MUST_USE;
 /* Flush, fsync, rename over path, fsync the folder. */
 enum lt_status lt_file_writer_commit(struct lt_file_writer *w, struct lt_error *err) LT_MUST_USE;
 /* Removes the temporary file; harmless after commit and on a zeroed writer. */
 void lt_file_writer_abort(struct lt_file_writer *w);
 /* All of the above for one buffer. */
-enum lt_status lt_file_write_atomic(const char *path, const void *bytes, size_t n, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_file_write_atomic(const char *path, const void *bytes, size_t n, struct lt_error *err)
+    LT_MUST_USE;
 
 /* ---- append-only log file (JSONL, event files): every put is written through ---- */
-struct lt_file_appender { int fd; char *path; };
-enum lt_status lt_file_appender_open(struct lt_file_appender *a, const char *path, bool truncate, struct lt_error *err) LT_MUST_USE;
-enum lt_status lt_file_appender_put(struct lt_file_appender *a, const void *bytes, size_t n, struct lt_error *err) LT_MUST_USE;
+struct lt_file_appender {
+    int fd;
+    char *path;
+};
+enum lt_status lt_file_appender_open(struct lt_file_appender *a, const char *path, bool truncate,
+                                     struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_file_appender_put(struct lt_file_appender *a, const void *bytes, size_t n,
+                                    struct lt_error *err) LT_MUST_USE;
 void lt_file_appender_close(struct lt_file_appender *a);
 /* Cuts the file to size bytes (resume drops the lines written after the checkpoint). */
 enum lt_status lt_file_truncate(const char *path, uint64_t size, struct lt_error *err) LT_MUST_USE;
@@ -79,13 +87,15 @@ enum lt_status lt_file_truncate(const char *path, uint64_t size, struct lt_error
 enum lt_file_kind { LT_FILE_NONE, LT_FILE_REGULAR, LT_FILE_DIRECTORY, LT_FILE_OTHER };
 enum lt_file_kind lt_file_kind(const char *path);
 enum lt_status lt_file_size(const char *path, uint64_t *size, struct lt_error *err) LT_MUST_USE;
-enum lt_status lt_dir_create(const char *path, struct lt_error *err) LT_MUST_USE; /* with parents; existing is fine */
+enum lt_status lt_dir_create(const char *path, struct lt_error *err)
+    LT_MUST_USE; /* with parents; existing is fine */
 /* Proves that a file can be created in the folder (creates and removes one). */
 enum lt_status lt_dir_check_writable(const char *path, struct lt_error *err) LT_MUST_USE;
 /* Names in the folder except . and .., sorted by bytes; lt_dir_list_free. */
 enum lt_status lt_dir_list(const char *path, char ***names, size_t *count, struct lt_error *err) LT_MUST_USE;
 void lt_dir_list_free(char **names, size_t count);
-enum lt_status lt_dir_remove_tree(const char *path, struct lt_error *err) LT_MUST_USE; /* absent is fine; never follows links */
+enum lt_status lt_dir_remove_tree(const char *path, struct lt_error *err)
+    LT_MUST_USE; /* absent is fine; never follows links */
 /* Renames a folder into place; an existing target is moved aside first and removed after. */
 enum lt_status lt_dir_replace(const char *from, const char *to, struct lt_error *err) LT_MUST_USE;
 enum lt_status lt_file_copy(const char *from, const char *to, struct lt_error *err) LT_MUST_USE; /* atomic */

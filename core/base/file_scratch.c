@@ -69,18 +69,22 @@ static enum lt_status map_file(struct lt_file_scratch *s, const char *dir, struc
     LT_TRY(reserve(s->fd, dir, s->size, err));
     s->in_memory = lives_in_memory(s->fd);
     if (s->in_memory)
-        lt_log(LT_LOG_WARNING,
-               "'%s' lies on a file system in memory: paged memory saves nothing there; use a folder on a disk", dir);
+        lt_log(
+            LT_LOG_WARNING,
+            "'%s' lies on a file system in memory: paged memory saves nothing there; use a folder on a disk",
+            dir);
     void *p = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
     if (p == MAP_FAILED)
         return lt_fail_errno(err, errno, "cannot map %zu bytes of paged memory in '%s'", s->size, dir);
     s->data = p;
     if (!s->in_memory && !lt_memory_track_file_mapping(s->data, s->size))
-        return lt_fail(err, LT_ERR_UNSUPPORTED, "'%s': more paged mappings than this program can account for", dir);
+        return lt_fail(err, LT_ERR_UNSUPPORTED, "'%s': more paged mappings than this program can account for",
+                       dir);
     return LT_OK;
 }
 
-enum lt_status lt_file_scratch_open(struct lt_file_scratch *s, const char *dir, size_t size, struct lt_error *err)
+enum lt_status lt_file_scratch_open(struct lt_file_scratch *s, const char *dir, size_t size,
+                                    struct lt_error *err)
 {
     *s = (struct lt_file_scratch){.size = size, .fd = -1};
     if (size == 0 || size > SIZE_MAX / 2)
@@ -111,8 +115,9 @@ static int write_back(struct lt_file_scratch *s, size_t begin, size_t n)
 #if defined(SYNC_FILE_RANGE_WRITE)
     int rc;
     do
-        rc = sync_file_range(s->fd, (off_t)begin, (off_t)n,
-                             SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+        rc =
+            sync_file_range(s->fd, (off_t)begin, (off_t)n,
+                            SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
     while (rc != 0 && errno == EINTR);
     if (rc == 0 || errno == EIO || errno == ENOSPC)
         return rc;
@@ -120,7 +125,8 @@ static int write_back(struct lt_file_scratch *s, size_t begin, size_t n)
     return msync(s->data + begin, n, MS_SYNC);
 }
 
-enum lt_status lt_file_scratch_release(struct lt_file_scratch *s, size_t offset, size_t n, struct lt_error *err)
+enum lt_status lt_file_scratch_release(struct lt_file_scratch *s, size_t offset, size_t n,
+                                       struct lt_error *err)
 {
     if (s->in_memory || offset >= s->size || n == 0)
         return LT_OK;

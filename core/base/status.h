@@ -34,12 +34,10 @@ struct lt_error {
 #define LT_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
 /* Fills *err (ignored when NULL; message truncated at a UTF-8 boundary) and returns status. */
-enum lt_status lt_fail(struct lt_error *err, enum lt_status status, const char *fmt, ...)
-    LT_PRINTF(3, 4);
+enum lt_status lt_fail(struct lt_error *err, enum lt_status status, const char *fmt, ...) LT_PRINTF(3, 4);
 
 /* As lt_fail with ": <strerror(errno_value)>" appended. */
-enum lt_status lt_fail_errno(struct lt_error *err, int errno_value, const char *fmt, ...)
-    LT_PRINTF(3, 4);
+enum lt_status lt_fail_errno(struct lt_error *err, int errno_value, const char *fmt, ...) LT_PRINTF(3, 4);
 
 /* Puts "<formatted prefix>: " in front of the message already in *err; returns its status.
  * For a caller who knows the place (file, row) that the callee did not. */
@@ -50,11 +48,11 @@ enum lt_status lt_fail_prefix(struct lt_error *err, enum lt_status status, const
 const char *lt_status_name(enum lt_status status);
 
 /* Returns the status of expr from the enclosing function unless it is LT_OK. */
-#define LT_TRY(expr)                                  \
-    do {                                              \
-        enum lt_status lt_try_status_ = (expr);       \
-        if (lt_try_status_ != LT_OK)                  \
-            return lt_try_status_;                    \
+#define LT_TRY(expr)                            \
+    do {                                        \
+        enum lt_status lt_try_status_ = (expr); \
+        if (lt_try_status_ != LT_OK)            \
+            return lt_try_status_;              \
     } while (0)
 
 #endif

@@ -10,8 +10,8 @@
 #include "core/base/status.h"
 
 struct lt_strbuf {
-    char *data;   /* NUL-terminated once anything was appended; else NULL */
-    size_t len;   /* without the NUL */
+    char *data; /* NUL-terminated once anything was appended; else NULL */
+    size_t len; /* without the NUL */
     size_t cap;
     bool failed;
 };

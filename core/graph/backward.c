@@ -24,7 +24,8 @@ static void mark_needs(struct lt_backward *b)
     for (size_t i = 0; i < b->fwd_values; i++) {
         b->grad[i] = b->mirror[i] = LT_NO_VALUE;
         b->producer[i] = -1;
-        b->needs[i] = b->fwd->values[i].storage == LT_STORE_EXTERN && extern_is_trainable(b, &b->fwd->values[i]);
+        b->needs[i] = b->fwd->values[i].storage == LT_STORE_EXTERN &&
+                      extern_is_trainable(b, &b->fwd->values[i]);
     }
     for (size_t i = 0; i < b->fwd_nodes; i++) {
         const struct lt_node *n = &b->fwd->nodes[i];
@@ -62,8 +63,8 @@ static bool has_cross_entropy(const struct lt_graph *g)
     return false;
 }
 
-enum lt_status lt_graph_backward(struct lt_graph *fwd, struct lt_graph *bwd, const struct lt_backward_request *req,
-                                 struct lt_error *err)
+enum lt_status lt_graph_backward(struct lt_graph *fwd, struct lt_graph *bwd,
+                                 const struct lt_backward_request *req, struct lt_error *err)
 {
     LT_TRY(lt_graph_status(fwd, err));
     struct lt_backward b = {.fwd = fwd,
@@ -84,7 +85,8 @@ enum lt_status lt_graph_backward(struct lt_graph *fwd, struct lt_graph *bwd, con
         if (status == LT_OK)
             status = lt_graph_status(b.bwd, err);
     } else {
-        status = lt_fail(err, LT_ERR_NOMEM, "out of memory while differentiating a graph of %zu ops", fwd->node_count);
+        status = lt_fail(err, LT_ERR_NOMEM, "out of memory while differentiating a graph of %zu ops",
+                         fwd->node_count);
     }
     lt_free(b.needs);
     lt_free(b.grad);

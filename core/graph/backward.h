@@ -14,7 +14,7 @@ enum lt_recompute {
 /* Which gradients a segment needs, besides those of its trainable externs. */
 struct lt_backward_request {
     enum lt_recompute recompute;
-    bool need_din;          /* gradient of LT_HIDDEN_IN */
+    bool need_din; /* gradient of LT_HIDDEN_IN */
     /* Trainable base tensors of the segment: bit per LT_EXT_TENSOR index (adapters always are). */
     const bool *trainable;
     int tensor_count;
@@ -25,7 +25,7 @@ struct lt_backward_request {
  * incoming gradient LT_HIDDEN_DOUT and writing LT_HIDDEN_DIN (when asked) and the gradient externs.
  * A graph with CROSS_ENTROPY (the head) becomes a single program: its gradient ops are appended to fwd
  * itself, bwd stays empty. */
-enum lt_status lt_graph_backward(struct lt_graph *fwd, struct lt_graph *bwd, const struct lt_backward_request *req,
-                                 struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_graph_backward(struct lt_graph *fwd, struct lt_graph *bwd,
+                                 const struct lt_backward_request *req, struct lt_error *err) LT_MUST_USE;
 
 #endif

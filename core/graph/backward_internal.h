@@ -8,10 +8,10 @@ struct lt_backward {
     struct lt_graph *fwd, *bwd; /* the same graph for a head */
     const struct lt_backward_request *req;
     size_t fwd_values, fwd_nodes; /* counts before anything was appended */
-    bool *needs;   /* [fwd_values] a trainable extern or a wanted input is upstream */
-    int *grad;     /* [fwd_values] bwd value holding the gradient, or LT_NO_VALUE */
-    int *mirror;   /* [fwd_values] bwd value standing for the forward value, or LT_NO_VALUE */
-    int *producer; /* [fwd_values] forward node, or -1 */
+    bool *needs;                  /* [fwd_values] a trainable extern or a wanted input is upstream */
+    int *grad;                    /* [fwd_values] bwd value holding the gradient, or LT_NO_VALUE */
+    int *mirror;                  /* [fwd_values] bwd value standing for the forward value, or LT_NO_VALUE */
+    int *producer;                /* [fwd_values] forward node, or -1 */
 };
 
 /* Emits the gradient ops in reverse order. */

@@ -45,8 +45,8 @@ static int param_grad(struct lt_backward *b, int v)
 }
 
 /* Starts a gradient node; inputs are bwd values.  The pointer is valid until the next graph call. */
-static struct lt_node *emit(struct lt_backward *b, enum lt_op op, const struct lt_op_attr *attr, const int *in, int n_in,
-                            const int *out, int n_out)
+static struct lt_node *emit(struct lt_backward *b, enum lt_op op, const struct lt_op_attr *attr,
+                            const int *in, int n_in, const int *out, int n_out)
 {
     struct lt_node *n = lt_graph_node(b->bwd, op);
     n->attr = *attr;
@@ -97,8 +97,8 @@ static void lora_rule(struct lt_backward *b, const struct lt_node *n, int dy)
                 lt_backward_use(b, n->in[3]),
                 lt_backward_use(b, n->in[4]),
                 LT_NO_VALUE};
-    int out[] = {LT_NO_VALUE, lt_graph_value(b->bwd, dy, rank), param_grad(b, n->in[2]), param_grad(b, n->in[3]),
-                 LT_NO_VALUE};
+    int out[] = {LT_NO_VALUE, lt_graph_value(b->bwd, dy, rank), param_grad(b, n->in[2]),
+                 param_grad(b, n->in[3]), LT_NO_VALUE};
     if (n->attr.dropout > 0)
         out[4] = lt_graph_value(b->bwd, dy, in_cols);
     if (needs(b, x)) {
@@ -127,7 +127,8 @@ static void norm_rule(struct lt_backward *b, const struct lt_node *n, int dy)
 
 static void rope_rule(struct lt_backward *b, const struct lt_node *n, int dy)
 {
-    int in[] = {dy, lt_backward_use(b, n->in[1]), lt_backward_use(b, n->in[2])}, out[] = {new_grad(b, n->in[0])};
+    int in[] = {dy, lt_backward_use(b, n->in[1]), lt_backward_use(b, n->in[2])},
+        out[] = {new_grad(b, n->in[0])};
     struct lt_op_attr attr = n->attr;
     attr.inverse = !attr.inverse;
     emit(b, LT_OP_ROPE, &attr, in, 3, out, 1);
@@ -265,7 +266,8 @@ enum lt_status lt_backward_emit(struct lt_backward *b, struct lt_error *err)
     int h_out = find_hidden(b, LT_HIDDEN_OUT), h_in = find_hidden(b, LT_HIDDEN_IN);
     if (h_out >= 0) {
         const struct lt_value v = b->fwd->values[h_out];
-        b->grad[h_out] = lt_graph_extern(b->bwd, LT_EXT_HIDDEN, LT_HIDDEN_DOUT, LT_F32, v.rows, v.fixed_rows, v.cols);
+        b->grad[h_out] =
+            lt_graph_extern(b->bwd, LT_EXT_HIDDEN, LT_HIDDEN_DOUT, LT_F32, v.rows, v.fixed_rows, v.cols);
     }
     for (size_t i = b->fwd_nodes; i-- > 0;)
         LT_TRY(node_rule(b, i, err));

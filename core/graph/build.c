@@ -19,7 +19,8 @@ int lt_build_input(struct lt_build *b, enum lt_input which)
         return lt_graph_extern(b->graph, LT_EXT_INPUT, which, LT_I32, LT_ROWS_LABELS, 0, 1);
     case LT_IN_ROPE_TABLE:
     case LT_IN_ROPE_TABLE_LOCAL:
-        return lt_graph_extern(b->graph, LT_EXT_INPUT, which, LT_F32, LT_ROWS_FIXED, m->table_positions, m->rotary);
+        return lt_graph_extern(b->graph, LT_EXT_INPUT, which, LT_F32, LT_ROWS_FIXED, m->table_positions,
+                               m->rotary);
     default:
         return lt_graph_extern(b->graph, LT_EXT_INPUT, which, LT_I32, LT_ROWS_TOKENS, 0, 1);
     }
@@ -27,7 +28,8 @@ int lt_build_input(struct lt_build *b, enum lt_input which)
 
 int lt_build_hidden_in(struct lt_build *b)
 {
-    return lt_graph_extern(b->graph, LT_EXT_HIDDEN, LT_HIDDEN_IN, LT_F32, LT_ROWS_TOKENS, 0, b->model->hidden);
+    return lt_graph_extern(b->graph, LT_EXT_HIDDEN, LT_HIDDEN_IN, LT_F32, LT_ROWS_TOKENS, 0,
+                           b->model->hidden);
 }
 
 void lt_build_hidden_out(struct lt_build *b, int h)
@@ -76,7 +78,8 @@ static int build_lora(struct lt_build *b, int y, int x, int weight)
     uint32_t site = take_site(b);
     float dropout = b->mode == LT_BUILD_TRAIN ? l->dropout : 0;
     int a = lt_graph_extern(b->graph, LT_EXT_ADAPTER, 2 * weight, LT_F32, LT_ROWS_FIXED, l->rank, t->cols);
-    int bb = lt_graph_extern(b->graph, LT_EXT_ADAPTER, 2 * weight + 1, LT_F32, LT_ROWS_FIXED, t->rows, l->rank);
+    int bb =
+        lt_graph_extern(b->graph, LT_EXT_ADAPTER, 2 * weight + 1, LT_F32, LT_ROWS_FIXED, t->rows, l->rank);
     int out = lt_graph_value(b->graph, y, t->rows), u = lt_graph_value(b->graph, y, l->rank);
     int key = dropout > 0 ? lt_build_input(b, LT_IN_ROW_KEY) : LT_NO_VALUE;
     int scratch = dropout > 0 ? lt_graph_value(b->graph, y, t->cols) : LT_NO_VALUE;

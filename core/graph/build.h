@@ -6,9 +6,9 @@
 #include "core/graph/model.h"
 
 enum lt_build_mode {
-    LT_BUILD_TRAIN,  /* loss with gradients; dropout on */
-    LT_BUILD_EVAL,   /* loss and argmax */
-    LT_BUILD_DECODE  /* keys and values in the cache; the head gives logits of the rows in LT_IN_LABEL_ROWS */
+    LT_BUILD_TRAIN, /* loss with gradients; dropout on */
+    LT_BUILD_EVAL,  /* loss and argmax */
+    LT_BUILD_DECODE /* keys and values in the cache; the head gives logits of the rows in LT_IN_LABEL_ROWS */
 };
 
 struct lt_build {
@@ -16,7 +16,7 @@ struct lt_build {
     const struct lt_model *model;
     int segment;
     enum lt_build_mode mode;
-    bool logits; /* head: logits instead of the loss (any mode) */
+    bool logits;        /* head: logits instead of the loss (any mode) */
     int32_t loss_chunk; /* rows of logits held at a time */
     uint32_t next_site;
 };

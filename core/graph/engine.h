@@ -13,21 +13,21 @@ struct lt_engine_options {
     bool train, eval, decode;    /* which programs to make */
     bool logits;                 /* eval: the head can give logits as well */
     enum lt_recompute recompute;
-    int32_t loss_chunk;          /* rows of logits held at once by the loss; 0: chosen */
-    size_t param_elements;       /* length of the flat parameter buffer (adapters, trainable tensors) */
+    int32_t loss_chunk;    /* rows of logits held at once by the loss; 0: chosen */
+    size_t param_elements; /* length of the flat parameter buffer (adapters, trainable tensors) */
 };
 
 /* Bytes by line; the run allocates exactly these. */
 struct lt_engine_memory {
-    size_t params, grads;  /* flat f32 buffers */
-    size_t vectors;        /* norm weights and biases */
-    size_t tables;         /* rope tables */
-    size_t boundaries;     /* inputs of the layers, and the gradients between layers */
-    size_t tape;           /* kept for the backward pass */
-    size_t arena;          /* intermediates of the running program */
-    size_t workspace;      /* kernels' own scratch */
-    size_t inputs;         /* ids, positions, labels, losses */
-    size_t cache;          /* keys and values */
+    size_t params, grads; /* flat f32 buffers */
+    size_t vectors;       /* norm weights and biases */
+    size_t tables;        /* rope tables */
+    size_t boundaries;    /* inputs of the layers, and the gradients between layers */
+    size_t tape;          /* kept for the backward pass */
+    size_t arena;         /* intermediates of the running program */
+    size_t workspace;     /* kernels' own scratch */
+    size_t inputs;        /* ids, positions, labels, losses */
+    size_t cache;         /* keys and values */
     size_t logits;
 };
 size_t lt_engine_memory_total(const struct lt_engine_memory *m);
@@ -44,9 +44,12 @@ const struct lt_engine_memory *lt_engine_memory(const struct lt_engine *e);
 enum lt_status lt_engine_allocate(struct lt_engine *e, struct lt_error *err) LT_MUST_USE;
 
 /* The flat parameters: write or read n f32 elements at an element offset. */
-enum lt_status lt_engine_write_params(struct lt_engine *e, size_t offset, const float *src, size_t n, struct lt_error *err) LT_MUST_USE;
-enum lt_status lt_engine_read_params(struct lt_engine *e, size_t offset, float *dst, size_t n, struct lt_error *err) LT_MUST_USE;
-enum lt_status lt_engine_read_grads(struct lt_engine *e, size_t offset, float *dst, size_t n, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_engine_write_params(struct lt_engine *e, size_t offset, const float *src, size_t n,
+                                      struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_engine_read_params(struct lt_engine *e, size_t offset, float *dst, size_t n,
+                                     struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_engine_read_grads(struct lt_engine *e, size_t offset, float *dst, size_t n,
+                                    struct lt_error *err) LT_MUST_USE;
 enum lt_status lt_engine_zero_grads(struct lt_engine *e, struct lt_error *err) LT_MUST_USE;
 struct lt_buffer *lt_engine_params(struct lt_engine *e); /* for the optimizer's program */
 struct lt_buffer *lt_engine_grads(struct lt_engine *e);
@@ -62,13 +65,16 @@ struct lt_tokens {
 
 /* Forward and backward of one micro-batch; gradients are added to the flat gradient buffer.
  * *loss_sum: sum of the cross entropies over its labels (double, in label order). */
-enum lt_status lt_engine_train(struct lt_engine *e, const struct lt_tokens *t, const struct lt_step_params *params,
-                               double *loss_sum, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_engine_train(struct lt_engine *e, const struct lt_tokens *t,
+                               const struct lt_step_params *params, double *loss_sum, struct lt_error *err)
+    LT_MUST_USE;
 /* Loss only: per-label losses and argmax (each may be NULL). */
 enum lt_status lt_engine_eval(struct lt_engine *e, const struct lt_tokens *t, float *losses, int32_t *argmax,
                               struct lt_error *err) LT_MUST_USE;
 /* Logits [n_labels, vocab] of the rows in label_rows; eval with opt.logits, or decode. */
-enum lt_status lt_engine_logits(struct lt_engine *e, const struct lt_tokens *t, float *logits, struct lt_error *err) LT_MUST_USE;
-enum lt_status lt_engine_decode(struct lt_engine *e, const struct lt_tokens *t, float *logits, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_engine_logits(struct lt_engine *e, const struct lt_tokens *t, float *logits,
+                                struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_engine_decode(struct lt_engine *e, const struct lt_tokens *t, float *logits,
+                                struct lt_error *err) LT_MUST_USE;
 
 #endif

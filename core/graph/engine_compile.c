@@ -34,8 +34,8 @@ static enum lt_build_mode mode_of(enum lt_pass pass)
 }
 
 /* Adds the backward program and the tape when this segment trains. */
-static enum lt_status differentiate(struct lt_engine *e, int segment, struct lt_graph *fwd, struct lt_graph *bwd,
-                                    struct lt_stage *s, struct lt_error *err)
+static enum lt_status differentiate(struct lt_engine *e, int segment, struct lt_graph *fwd,
+                                    struct lt_graph *bwd, struct lt_stage *s, struct lt_error *err)
 {
     if (e->lowest < 0 || segment < e->lowest)
         return LT_OK;
@@ -63,8 +63,8 @@ static enum lt_status check_supported(struct lt_engine *e, const struct lt_progr
 {
     for (size_t i = 0; i < p->graph.node_count; i++)
         if (!e->be->ops->supports(e->be, p, &p->graph.nodes[i]))
-            return lt_fail(err, LT_ERR_UNSUPPORTED, "the %s backend cannot run op %s of this model", e->be->name,
-                           lt_op_info[p->graph.nodes[i].op].name);
+            return lt_fail(err, LT_ERR_UNSUPPORTED, "the %s backend cannot run op %s of this model",
+                           e->be->name, lt_op_info[p->graph.nodes[i].op].name);
     return LT_OK;
 }
 
@@ -101,7 +101,8 @@ static struct lt_stage *find_equal(const struct lt_engine *e, const struct lt_st
 {
     for (size_t i = 0; i < e->stage_count; i++) {
         struct lt_stage *o = e->stages[i];
-        if (o->has_bwd == s->has_bwd && o->tape_bytes == s->tape_bytes && lt_graph_equal(&o->fwd.graph, &s->fwd.graph) &&
+        if (o->has_bwd == s->has_bwd && o->tape_bytes == s->tape_bytes &&
+            lt_graph_equal(&o->fwd.graph, &s->fwd.graph) &&
             (!s->has_bwd || lt_graph_equal(&o->bwd.graph, &s->bwd.graph)))
             return o;
     }
@@ -137,7 +138,8 @@ static enum lt_status make_stage(struct lt_engine *e, enum lt_pass pass, int seg
 
 enum lt_status lt_engine_compile(struct lt_engine *e, struct lt_error *err)
 {
-    const bool wanted[LT_PASS_COUNT] = {e->opt.train, e->opt.eval, e->opt.eval && e->opt.logits, e->opt.decode};
+    const bool wanted[LT_PASS_COUNT] = {e->opt.train, e->opt.eval, e->opt.eval && e->opt.logits,
+                                        e->opt.decode};
     int segments = lt_model_segments(e->model);
     for (int pass = 0; pass < LT_PASS_COUNT; pass++) {
         if (!wanted[pass])
@@ -150,7 +152,8 @@ enum lt_status lt_engine_compile(struct lt_engine *e, struct lt_error *err)
     }
     for (size_t i = 0; i < e->stage_count; i++) {
         const struct lt_stage *s = e->stages[i];
-        size_t n = s->fwd.graph.value_count > s->bwd.graph.value_count ? s->fwd.graph.value_count : s->bwd.graph.value_count;
+        size_t n = s->fwd.graph.value_count > s->bwd.graph.value_count ? s->fwd.graph.value_count
+                                                                       : s->bwd.graph.value_count;
         if (n > e->max_externs)
             e->max_externs = n;
     }
@@ -161,8 +164,9 @@ void lt_engine_destroy(struct lt_engine *e)
 {
     if (!e)
         return;
-    struct lt_buffer *buffers[] = {e->params,     e->grads, e->vectors, e->tables,    e->boundaries, e->dboundaries,
-                                   e->tape,       e->arena, e->workspace, e->inputs, e->cache,      e->logits};
+    struct lt_buffer *buffers[] = {e->params,     e->grads,       e->vectors, e->tables,
+                                   e->boundaries, e->dboundaries, e->tape,    e->arena,
+                                   e->workspace,  e->inputs,      e->cache,   e->logits};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         e->be->ops->buffer_destroy(e->be, buffers[i]);
     for (int i = 0; e->weights && i < e->model->tensor_count; i++)

@@ -31,8 +31,8 @@ struct lt_engine {
     int boundary_slots;
     size_t max_externs;
 
-    struct lt_buffer *params, *grads, *vectors, *tables, *boundaries, *dboundaries, *tape, *arena, *workspace, *inputs,
-        *cache, *logits;
+    struct lt_buffer *params, *grads, *vectors, *tables, *boundaries, *dboundaries, *tape, *arena, *workspace,
+        *inputs, *cache, *logits;
     struct lt_device_weight **weights; /* [tensors] */
     size_t *vector_offset;             /* [tensors] bytes */
     struct lt_binding *bindings;       /* [max_externs] scratch of the running program */

@@ -18,17 +18,20 @@ const struct lt_engine_memory *lt_engine_memory(const struct lt_engine *e)
 
 size_t lt_engine_boundary_bytes(const struct lt_engine *e)
 {
-    return lt_align_up((size_t)e->opt.capacity.tokens * (size_t)e->model->hidden * sizeof(float), LT_VALUE_ALIGN);
+    return lt_align_up((size_t)e->opt.capacity.tokens * (size_t)e->model->hidden * sizeof(float),
+                       LT_VALUE_ALIGN);
 }
 
 size_t lt_engine_cache_bytes(const struct lt_engine *e)
 {
-    return (size_t)e->opt.capacity.cache_rows * (size_t)e->model->kv_heads * (size_t)e->model->head_dim * sizeof(float);
+    return (size_t)e->opt.capacity.cache_rows * (size_t)e->model->kv_heads * (size_t)e->model->head_dim *
+           sizeof(float);
 }
 
 static size_t table_bytes(const struct lt_engine *e)
 {
-    return lt_align_up((size_t)e->model->table_positions * (size_t)e->model->rotary * sizeof(float), LT_VALUE_ALIGN);
+    return lt_align_up((size_t)e->model->table_positions * (size_t)e->model->rotary * sizeof(float),
+                       LT_VALUE_ALIGN);
 }
 
 /* Inputs lie one after another: token arrays, label arrays, then losses and argmax. */
@@ -118,7 +121,8 @@ enum lt_status lt_engine_create(struct lt_engine **out, struct lt_model *model, 
     e->be = backend;
     e->opt = *opt;
     e->lowest = lt_model_lowest_trainable(model);
-    if (e->opt.loss_chunk <= 0) /* about 16 MiB of logits, at least 32 rows so that the head stays a real GEMM */
+    if (e->opt.loss_chunk <=
+        0) /* about 16 MiB of logits, at least 32 rows so that the head stays a real GEMM */
         e->opt.loss_chunk = (int32_t)lt_max_i64(32, (16 << 20) / ((int64_t)model->vocab * 4));
     if (e->opt.loss_chunk > opt->capacity.labels)
         e->opt.loss_chunk = (int32_t)lt_max_i64(1, opt->capacity.labels);
@@ -140,7 +144,8 @@ enum lt_status lt_engine_create(struct lt_engine **out, struct lt_model *model, 
     return LT_OK;
 }
 
-static enum lt_status make_buffer(struct lt_engine *e, size_t bytes, struct lt_buffer **buf, struct lt_error *err)
+static enum lt_status make_buffer(struct lt_engine *e, size_t bytes, struct lt_buffer **buf,
+                                  struct lt_error *err)
 {
     return bytes > 0 ? e->be->ops->buffer_create(e->be, bytes, buf, err) : LT_OK;
 }
@@ -174,7 +179,8 @@ static enum lt_status upload_tables(struct lt_engine *e, struct lt_error *err)
     for (int which = 0; which < m->rope_tables; which++)
         for (int32_t p = 0; status == LT_OK && p < m->table_positions; p++) {
             m->rope_fill(m, which, p, row);
-            status = e->be->ops->buffer_write(e->be, e->tables, (size_t)which * table_bytes(e) + (size_t)p * row_bytes, row,
+            status = e->be->ops->buffer_write(e->be, e->tables,
+                                              (size_t)which * table_bytes(e) + (size_t)p * row_bytes, row,
                                               row_bytes, err);
         }
     lt_free(row);
@@ -188,12 +194,14 @@ static enum lt_status bind_tensor(struct lt_engine *e, int i, struct lt_error *e
     if (t->kind == LT_TENSOR_VECTOR) {
         if (t->trainable)
             return LT_OK;
-        return e->be->ops->buffer_write(e->be, e->vectors, e->vector_offset[i], t->vector, (size_t)t->cols * sizeof(float),
-                                        err);
+        return e->be->ops->buffer_write(e->be, e->vectors, e->vector_offset[i], t->vector,
+                                        (size_t)t->cols * sizeof(float), err);
     }
     if (own->trainable) {
-        struct lt_weight w = {.format = LT_WEIGHT_F32, .transposed = own->transposed, .rows = own->rows, .cols = own->cols};
-        return e->be->ops->weight_view(e->be, &w, e->params, own->param_offset * sizeof(float), &e->weights[i], err);
+        struct lt_weight w = {
+            .format = LT_WEIGHT_F32, .transposed = own->transposed, .rows = own->rows, .cols = own->cols};
+        return e->be->ops->weight_view(e->be, &w, e->params, own->param_offset * sizeof(float),
+                                       &e->weights[i], err);
     }
     return e->be->ops->weight_create(e->be, &own->weight, &e->weights[i], err);
 }

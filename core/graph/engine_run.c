@@ -2,17 +2,20 @@
 
 #include <string.h>
 
-enum lt_status lt_engine_write_params(struct lt_engine *e, size_t offset, const float *src, size_t n, struct lt_error *err)
+enum lt_status lt_engine_write_params(struct lt_engine *e, size_t offset, const float *src, size_t n,
+                                      struct lt_error *err)
 {
     return e->be->ops->buffer_write(e->be, e->params, offset * sizeof *src, src, n * sizeof *src, err);
 }
 
-enum lt_status lt_engine_read_params(struct lt_engine *e, size_t offset, float *dst, size_t n, struct lt_error *err)
+enum lt_status lt_engine_read_params(struct lt_engine *e, size_t offset, float *dst, size_t n,
+                                     struct lt_error *err)
 {
     return e->be->ops->buffer_read(e->be, e->params, offset * sizeof *dst, dst, n * sizeof *dst, err);
 }
 
-enum lt_status lt_engine_read_grads(struct lt_engine *e, size_t offset, float *dst, size_t n, struct lt_error *err)
+enum lt_status lt_engine_read_grads(struct lt_engine *e, size_t offset, float *dst, size_t n,
+                                    struct lt_error *err)
 {
     return e->be->ops->buffer_read(e->be, e->grads, offset * sizeof *dst, dst, n * sizeof *dst, err);
 }
@@ -39,22 +42,22 @@ static enum lt_status upload(struct lt_engine *e, const struct lt_tokens *t, str
                                 LT_IN_KV_END, LT_IN_ROW_KEY,   LT_IN_CACHE_SLOTS};
     for (size_t i = 0; i < sizeof token_inputs / sizeof *token_inputs; i++)
         if (token_arrays[i] && t->n_tokens > 0)
-            LT_TRY(e->be->ops->buffer_write(e->be, e->inputs, lt_engine_input_offset(e, token_inputs[i]), token_arrays[i],
-                                            (size_t)t->n_tokens * sizeof(int32_t), err));
+            LT_TRY(e->be->ops->buffer_write(e->be, e->inputs, lt_engine_input_offset(e, token_inputs[i]),
+                                            token_arrays[i], (size_t)t->n_tokens * sizeof(int32_t), err));
     size_t label_bytes = (size_t)t->n_labels * sizeof(int32_t);
     if (t->label_rows && t->n_labels > 0)
-        LT_TRY(e->be->ops->buffer_write(e->be, e->inputs, lt_engine_input_offset(e, LT_IN_LABEL_ROWS), t->label_rows,
-                                        label_bytes, err));
+        LT_TRY(e->be->ops->buffer_write(e->be, e->inputs, lt_engine_input_offset(e, LT_IN_LABEL_ROWS),
+                                        t->label_rows, label_bytes, err));
     if (t->labels && t->n_labels > 0)
-        LT_TRY(e->be->ops->buffer_write(e->be, e->inputs, lt_engine_input_offset(e, LT_IN_LABELS), t->labels, label_bytes,
-                                        err));
+        LT_TRY(e->be->ops->buffer_write(e->be, e->inputs, lt_engine_input_offset(e, LT_IN_LABELS), t->labels,
+                                        label_bytes, err));
     return LT_OK;
 }
 
 /* Where the activations between segments lie for one run of one segment. */
 struct hidden_place {
-    size_t in, out;       /* bytes in the boundary buffer */
-    size_t dout, din;     /* bytes in the gradient boundary buffer */
+    size_t in, out;   /* bytes in the boundary buffer */
+    size_t dout, din; /* bytes in the gradient boundary buffer */
 };
 
 static struct lt_binding bind_tensor_value(struct lt_engine *e, int segment, const struct lt_value *v)
@@ -72,7 +75,8 @@ static struct lt_binding bind_flat(struct lt_engine *e, int segment, const struc
 {
     bool grad = v->ext_kind == LT_EXT_GRAD || v->ext_kind == LT_EXT_ADAPTER_GRAD;
     bool adapter = v->ext_kind == LT_EXT_ADAPTER || v->ext_kind == LT_EXT_ADAPTER_GRAD;
-    const struct lt_model_tensor *t = lt_model_tensor(e->model, segment, adapter ? v->ext_index / 2 : v->ext_index);
+    const struct lt_model_tensor *t =
+        lt_model_tensor(e->model, segment, adapter ? v->ext_index / 2 : v->ext_index);
     if (t->shared >= 0)
         t = &e->model->tensors[t->shared];
     size_t element = !adapter ? t->param_offset : v->ext_index % 2 ? t->lora.b_offset : t->lora.a_offset;
@@ -87,7 +91,8 @@ static struct lt_binding bind_input(struct lt_engine *e, int which)
     return (struct lt_binding){.buffer = e->inputs, .offset = lt_engine_input_offset(e, which)};
 }
 
-static struct lt_binding bind_value(struct lt_engine *e, int segment, const struct lt_value *v, const struct hidden_place *h)
+static struct lt_binding bind_value(struct lt_engine *e, int segment, const struct lt_value *v,
+                                    const struct hidden_place *h)
 {
     switch (v->ext_kind) {
     case LT_EXT_INPUT:
@@ -100,24 +105,29 @@ static struct lt_binding bind_value(struct lt_engine *e, int segment, const stru
         return bind_flat(e, segment, v);
     case LT_EXT_HIDDEN:
         if (v->ext_index == LT_HIDDEN_IN || v->ext_index == LT_HIDDEN_OUT)
-            return (struct lt_binding){.buffer = e->boundaries, .offset = v->ext_index == LT_HIDDEN_IN ? h->in : h->out};
-        return (struct lt_binding){.buffer = e->dboundaries, .offset = v->ext_index == LT_HIDDEN_DOUT ? h->dout : h->din};
+            return (struct lt_binding){.buffer = e->boundaries,
+                                       .offset = v->ext_index == LT_HIDDEN_IN ? h->in : h->out};
+        return (struct lt_binding){.buffer = e->dboundaries,
+                                   .offset = v->ext_index == LT_HIDDEN_DOUT ? h->dout : h->din};
     case LT_EXT_OUTPUT:
         if (v->ext_index == LT_OUT_LOGITS)
             return (struct lt_binding){.buffer = e->logits};
-        return (struct lt_binding){.buffer = e->inputs,
-                                   .offset = lt_engine_input_offset(e, LT_IN_COUNT + (v->ext_index == LT_OUT_ARGMAX))};
+        return (struct lt_binding){
+            .buffer = e->inputs,
+            .offset = lt_engine_input_offset(e, LT_IN_COUNT + (v->ext_index == LT_OUT_ARGMAX))};
     case LT_EXT_CACHE:
         return (struct lt_binding){.buffer = e->cache,
-                                   .offset = (size_t)(2 * (segment - 1) + v->ext_index) * lt_engine_cache_bytes(e)};
+                                   .offset = (size_t)(2 * (segment - 1) + v->ext_index) *
+                                             lt_engine_cache_bytes(e)};
     case LT_EXT_OPTIM:
         break;
     }
     return (struct lt_binding){0};
 }
 
-static enum lt_status run_program(struct lt_engine *e, int segment, const struct lt_program *p, const struct lt_compiled *code,
-                                  const struct hidden_place *h, const struct lt_step_params *params, struct lt_error *err)
+static enum lt_status run_program(struct lt_engine *e, int segment, const struct lt_program *p,
+                                  const struct lt_compiled *code, const struct hidden_place *h,
+                                  const struct lt_step_params *params, struct lt_error *err)
 {
     for (size_t i = 0; i < p->graph.value_count; i++)
         if (p->graph.values[i].storage == LT_STORE_EXTERN)
@@ -153,7 +163,8 @@ static enum lt_status run_forward(struct lt_engine *e, enum lt_pass pass, const 
     return LT_OK;
 }
 
-static enum lt_status run_backward(struct lt_engine *e, const struct lt_step_params *params, struct lt_error *err)
+static enum lt_status run_backward(struct lt_engine *e, const struct lt_step_params *params,
+                                   struct lt_error *err)
 {
     size_t other = lt_engine_boundary_bytes(e);
     for (int s = e->model->layers; s >= e->lowest; s--) {
@@ -177,8 +188,8 @@ static enum lt_status read_output(struct lt_engine *e, int which, void *dst, int
                                    (size_t)n * sizeof(float), err);
 }
 
-enum lt_status lt_engine_train(struct lt_engine *e, const struct lt_tokens *t, const struct lt_step_params *params,
-                               double *loss_sum, struct lt_error *err)
+enum lt_status lt_engine_train(struct lt_engine *e, const struct lt_tokens *t,
+                               const struct lt_step_params *params, double *loss_sum, struct lt_error *err)
 {
     struct lt_step_params p = *params;
     p.n_tokens = t->n_tokens;
@@ -201,7 +212,8 @@ enum lt_status lt_engine_train(struct lt_engine *e, const struct lt_tokens *t, c
     return LT_OK;
 }
 
-static enum lt_status run_inference(struct lt_engine *e, enum lt_pass pass, const struct lt_tokens *t, struct lt_error *err)
+static enum lt_status run_inference(struct lt_engine *e, enum lt_pass pass, const struct lt_tokens *t,
+                                    struct lt_error *err)
 {
     struct lt_step_params p = {.n_tokens = t->n_tokens, .n_labels = t->n_labels, .loss_scale = 1};
     LT_TRY(upload(e, t, err));
@@ -216,7 +228,8 @@ enum lt_status lt_engine_eval(struct lt_engine *e, const struct lt_tokens *t, fl
     return read_output(e, 1, argmax, t->n_labels, err);
 }
 
-static enum lt_status read_logits(struct lt_engine *e, const struct lt_tokens *t, float *logits, struct lt_error *err)
+static enum lt_status read_logits(struct lt_engine *e, const struct lt_tokens *t, float *logits,
+                                  struct lt_error *err)
 {
     if (t->n_labels == 0)
         return LT_OK;
@@ -224,13 +237,15 @@ static enum lt_status read_logits(struct lt_engine *e, const struct lt_tokens *t
                                    (size_t)t->n_labels * (size_t)e->model->vocab * sizeof(float), err);
 }
 
-enum lt_status lt_engine_logits(struct lt_engine *e, const struct lt_tokens *t, float *logits, struct lt_error *err)
+enum lt_status lt_engine_logits(struct lt_engine *e, const struct lt_tokens *t, float *logits,
+                                struct lt_error *err)
 {
     LT_TRY(run_inference(e, LT_PASS_LOGITS, t, err));
     return read_logits(e, t, logits, err);
 }
 
-enum lt_status lt_engine_decode(struct lt_engine *e, const struct lt_tokens *t, float *logits, struct lt_error *err)
+enum lt_status lt_engine_decode(struct lt_engine *e, const struct lt_tokens *t, float *logits,
+                                struct lt_error *err)
 {
     LT_TRY(run_inference(e, LT_PASS_DECODE, t, err));
     return read_logits(e, t, logits, err);

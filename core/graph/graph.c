@@ -34,8 +34,7 @@ enum lt_status lt_graph_status(const struct lt_graph *g, struct lt_error *err)
 
 static int add_value(struct lt_graph *g, const struct lt_value *v)
 {
-    if (g->failed ||
-        !lt_reserve((void **)&g->values, &g->value_cap, g->value_count, sizeof *g->values)) {
+    if (g->failed || !lt_reserve((void **)&g->values, &g->value_cap, g->value_count, sizeof *g->values)) {
         g->failed = true;
         return LT_NO_VALUE;
     }
@@ -43,12 +42,13 @@ static int add_value(struct lt_graph *g, const struct lt_value *v)
     return (int)g->value_count++;
 }
 
-int lt_graph_extern(struct lt_graph *g, enum lt_extern_kind kind, int index, enum lt_dtype dtype, enum lt_rows rows,
-                    int64_t fixed_rows, int64_t cols)
+int lt_graph_extern(struct lt_graph *g, enum lt_extern_kind kind, int index, enum lt_dtype dtype,
+                    enum lt_rows rows, int64_t fixed_rows, int64_t cols)
 {
     for (size_t i = 0; i < g->value_count; i++) {
         const struct lt_value *v = &g->values[i];
-        if (v->storage == LT_STORE_EXTERN && v->ext_kind == kind && v->ext_index == index && v->ext_offset == 0)
+        if (v->storage == LT_STORE_EXTERN && v->ext_kind == kind && v->ext_index == index &&
+            v->ext_offset == 0)
             return (int)i;
     }
     struct lt_value v = {.dtype = dtype,
@@ -61,7 +61,8 @@ int lt_graph_extern(struct lt_graph *g, enum lt_extern_kind kind, int index, enu
     return add_value(g, &v);
 }
 
-int lt_graph_value_rows(struct lt_graph *g, enum lt_rows rows, int64_t fixed_rows, int64_t cols, enum lt_dtype dtype)
+int lt_graph_value_rows(struct lt_graph *g, enum lt_rows rows, int64_t fixed_rows, int64_t cols,
+                        enum lt_dtype dtype)
 {
     struct lt_value v = {
         .dtype = dtype, .rows = rows, .fixed_rows = fixed_rows, .cols = cols, .storage = LT_STORE_ARENA};
@@ -118,8 +119,8 @@ bool lt_graph_equal(const struct lt_graph *a, const struct lt_graph *b)
             return false;
     for (size_t i = 0; i < a->node_count; i++) {
         const struct lt_node *x = &a->nodes[i], *y = &b->nodes[i];
-        if (x->op != y->op || memcmp(x->in, y->in, sizeof x->in) != 0 || memcmp(x->out, y->out, sizeof x->out) != 0 ||
-            !attr_equal(&x->attr, &y->attr))
+        if (x->op != y->op || memcmp(x->in, y->in, sizeof x->in) != 0 ||
+            memcmp(x->out, y->out, sizeof x->out) != 0 || !attr_equal(&x->attr, &y->attr))
             return false;
     }
     return true;

@@ -36,32 +36,54 @@ enum { LT_NO_VALUE = -1, LT_MAX_IN = 9, LT_MAX_OUT = 5 };
 enum lt_rows { LT_ROWS_TOKENS, LT_ROWS_LABELS, LT_ROWS_CACHE, LT_ROWS_FIXED };
 
 enum lt_storage {
-    LT_STORE_ARENA,  /* lives within one run of the program, placed by the planner */
-    LT_STORE_TAPE,   /* written by the forward program, read by the backward program of the same (layer, micro-batch) */
-    LT_STORE_EXTERN  /* bound at run time */
+    LT_STORE_ARENA, /* lives within one run of the program, placed by the planner */
+    LT_STORE_TAPE, /* written by the forward program, read by the backward program of the same (layer, micro-batch) */
+    LT_STORE_EXTERN /* bound at run time */
 };
 
 enum lt_extern_kind {
-    LT_EXT_INPUT,    /* index: enum lt_input */
-    LT_EXT_TENSOR,   /* index: tensor of the segment (weight, vector) */
-    LT_EXT_ADAPTER,  /* index: 2*tensor + (0: A, 1: B) */
-    LT_EXT_GRAD,     /* gradient of tensor `index` of the segment */
+    LT_EXT_INPUT,        /* index: enum lt_input */
+    LT_EXT_TENSOR,       /* index: tensor of the segment (weight, vector) */
+    LT_EXT_ADAPTER,      /* index: 2*tensor + (0: A, 1: B) */
+    LT_EXT_GRAD,         /* gradient of tensor `index` of the segment */
     LT_EXT_ADAPTER_GRAD, /* index as LT_EXT_ADAPTER */
-    LT_EXT_HIDDEN,   /* index: enum lt_hidden */
-    LT_EXT_OUTPUT,   /* index: enum lt_output */
-    LT_EXT_CACHE,    /* index 0: keys, 1: values of this layer */
-    LT_EXT_OPTIM     /* index: enum lt_optim_value */
+    LT_EXT_HIDDEN,       /* index: enum lt_hidden */
+    LT_EXT_OUTPUT,       /* index: enum lt_output */
+    LT_EXT_CACHE,        /* index 0: keys, 1: values of this layer */
+    LT_EXT_OPTIM         /* index: enum lt_optim_value */
 };
 
-enum lt_input { LT_IN_IDS, LT_IN_POSITIONS, LT_IN_KV_BEGIN, LT_IN_KV_END, LT_IN_ROW_KEY, LT_IN_LABEL_ROWS,
-                LT_IN_LABELS, LT_IN_CACHE_SLOTS, LT_IN_ROPE_TABLE, LT_IN_ROPE_TABLE_LOCAL, LT_IN_COUNT };
+enum lt_input {
+    LT_IN_IDS,
+    LT_IN_POSITIONS,
+    LT_IN_KV_BEGIN,
+    LT_IN_KV_END,
+    LT_IN_ROW_KEY,
+    LT_IN_LABEL_ROWS,
+    LT_IN_LABELS,
+    LT_IN_CACHE_SLOTS,
+    LT_IN_ROPE_TABLE,
+    LT_IN_ROPE_TABLE_LOCAL,
+    LT_IN_COUNT
+};
 enum lt_hidden { LT_HIDDEN_IN, LT_HIDDEN_OUT, LT_HIDDEN_DOUT, LT_HIDDEN_DIN, LT_HIDDEN_COUNT };
 enum lt_output { LT_OUT_LOSS, LT_OUT_ARGMAX, LT_OUT_LOGITS, LT_OUT_COUNT };
-enum lt_optim_value { LT_OPTIM_PARAM, LT_OPTIM_GRAD, LT_OPTIM_NORM, LT_OPTIM_M, LT_OPTIM_V, LT_OPTIM_M_CODES,
-                      LT_OPTIM_M_ABSMAX, LT_OPTIM_V_CODES, LT_OPTIM_V_ABSMAX, LT_OPTIM_COUNT };
+enum lt_optim_value {
+    LT_OPTIM_PARAM,
+    LT_OPTIM_GRAD,
+    LT_OPTIM_NORM,
+    LT_OPTIM_M,
+    LT_OPTIM_V,
+    LT_OPTIM_M_CODES,
+    LT_OPTIM_M_ABSMAX,
+    LT_OPTIM_V_CODES,
+    LT_OPTIM_V_ABSMAX,
+    LT_OPTIM_COUNT
+};
 
 struct lt_value {
-    enum lt_dtype dtype; /* LT_F32, LT_I32 (row keys too) or LT_U8 (optimizer codes); tensors: see the bound weight */
+    enum lt_dtype
+        dtype; /* LT_F32, LT_I32 (row keys too) or LT_U8 (optimizer codes); tensors: see the bound weight */
     enum lt_rows rows;
     int64_t fixed_rows; /* LT_ROWS_FIXED */
     int64_t cols;
@@ -73,14 +95,14 @@ struct lt_value {
 };
 
 struct lt_op_attr {
-    float scale;     /* EMBED, LORA, ATTENTION */
-    float eps;       /* norms */
-    float dropout;   /* probability; LORA, ATTENTION, DROPOUT */
-    float softcap;   /* ATTENTION, CROSS_ENTROPY; 0: none */
+    float scale;                               /* EMBED, LORA, ATTENTION */
+    float eps;                                 /* norms */
+    float dropout;                             /* probability; LORA, ATTENTION, DROPOUT */
+    float softcap;                             /* ATTENTION, CROSS_ENTROPY; 0: none */
     int32_t heads, kv_heads, head_dim, rotary; /* ATTENTION, ROPE (heads = of that value) */
-    int32_t window;  /* ATTENTION; 0: none */
-    int32_t chunk;   /* CROSS_ENTROPY rows at a time */
-    uint32_t site;   /* random stream within the layer */
+    int32_t window;                            /* ATTENTION; 0: none */
+    int32_t chunk;                             /* CROSS_ENTROPY rows at a time */
+    uint32_t site;                             /* random stream within the layer */
     enum lt_activation act;
     bool inverse, plus_one, transposed, decay;
 };
@@ -104,11 +126,12 @@ void lt_graph_deinit(struct lt_graph *g);
 enum lt_status lt_graph_status(const struct lt_graph *g, struct lt_error *err) LT_MUST_USE;
 
 /* The value of that extern, created on first use with this shape. */
-int lt_graph_extern(struct lt_graph *g, enum lt_extern_kind kind, int index, enum lt_dtype dtype, enum lt_rows rows,
-                    int64_t fixed_rows, int64_t cols);
+int lt_graph_extern(struct lt_graph *g, enum lt_extern_kind kind, int index, enum lt_dtype dtype,
+                    enum lt_rows rows, int64_t fixed_rows, int64_t cols);
 /* A new arena value with the rows of `like`. */
 int lt_graph_value(struct lt_graph *g, int like, int64_t cols);
-int lt_graph_value_rows(struct lt_graph *g, enum lt_rows rows, int64_t fixed_rows, int64_t cols, enum lt_dtype dtype);
+int lt_graph_value_rows(struct lt_graph *g, enum lt_rows rows, int64_t fixed_rows, int64_t cols,
+                        enum lt_dtype dtype);
 /* Appends a node; unused inputs and outputs are LT_NO_VALUE.  Returns it for filling in. */
 struct lt_node *lt_graph_node(struct lt_graph *g, enum lt_op op);
 

@@ -30,7 +30,7 @@ struct lt_model_tensor {
     char *module; /* name without the last component: what target_modules match */
     enum lt_tensor_kind kind;
     bool is_norm, is_bias, is_head;
-    bool transposed; /* GPT-2 Conv1D storage [in, out] */
+    bool transposed;    /* GPT-2 Conv1D storage [in, out] */
     int64_t rows, cols; /* logical [out, in]; vectors [1, n] */
     int segment, index; /* place; index counts within the segment */
     int shared;         /* number of the tensor whose storage this one uses (tied head), or -1 */
@@ -55,7 +55,7 @@ struct lt_model {
     const struct lt_arch *arch;
     void *config; /* the architecture's own configuration, owned by models/ */
     int32_t layers, hidden, vocab, heads, kv_heads, head_dim, max_positions;
-    int rope_tables; /* 0, 1 or 2 (local) */
+    int rope_tables;         /* 0, 1 or 2 (local) */
     int64_t rotary;          /* columns of a rope table */
     int32_t table_positions; /* rows of a rope table: the longest sequence of this run */
     /* One row of a rope table: rotary/2 cosines, then rotary/2 sines of `position`. */

@@ -27,8 +27,8 @@ size_t lt_value_bytes(const struct lt_value *v, const struct lt_capacity *cap)
     return lt_align_up(bytes, LT_VALUE_ALIGN);
 }
 
-enum lt_status lt_tape_layout(struct lt_graph *fwd, struct lt_graph *bwd, const struct lt_capacity *cap, size_t *bytes,
-                              struct lt_error *err)
+enum lt_status lt_tape_layout(struct lt_graph *fwd, struct lt_graph *bwd, const struct lt_capacity *cap,
+                              size_t *bytes, struct lt_error *err)
 {
     LT_TRY(lt_graph_status(fwd, err));
     size_t offset = 0;
@@ -60,10 +60,12 @@ static int find(struct lifetime *lt, int v)
     return v;
 }
 
-static void collect_lifetimes(struct lifetime *lt, const struct lt_graph *g, const struct lt_capacity *cap, int forever)
+static void collect_lifetimes(struct lifetime *lt, const struct lt_graph *g, const struct lt_capacity *cap,
+                              int forever)
 {
     for (size_t i = 0; i < g->value_count; i++)
-        lt[i] = (struct lifetime){.parent = (int)i, .first = -1, .last = -1, .bytes = lt_value_bytes(&g->values[i], cap)};
+        lt[i] = (struct lifetime){
+            .parent = (int)i, .first = -1, .last = -1, .bytes = lt_value_bytes(&g->values[i], cap)};
     for (size_t i = 0; i < g->node_count; i++) {
         const struct lt_node *n = &g->nodes[i];
         for (int k = 0; k < LT_MAX_IN; k++)
@@ -126,7 +128,8 @@ static void merge_in_place(struct lifetime *lt, struct lt_graph *g)
 }
 
 /* Lowest offset at which `bytes` fit beside every placed class alive at the same time. */
-static size_t lowest_gap(const struct lifetime *lt, const int *order, size_t placed, const struct lifetime *want)
+static size_t lowest_gap(const struct lifetime *lt, const int *order, size_t placed,
+                         const struct lifetime *want)
 {
     size_t offset = 0;
     for (bool moved = true; moved;) {
@@ -203,7 +206,8 @@ enum lt_status lt_program_plan(struct lt_program *p, struct lt_graph *g, const s
         p->graph = *g;
         lt_graph_init(g);
     } else {
-        status = lt_fail(err, LT_ERR_NOMEM, "out of memory while planning a program of %zu ops", g->node_count);
+        status =
+            lt_fail(err, LT_ERR_NOMEM, "out of memory while planning a program of %zu ops", g->node_count);
     }
     lt_free(lt);
     lt_free(order);

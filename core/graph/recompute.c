@@ -55,7 +55,7 @@ static void put_on_tape(struct lt_backward *b, const bool *kept)
 struct inserter {
     struct lt_backward *b;
     const bool *kept;
-    bool *done; /* [fwd_nodes] already recomputed */
+    bool *done;          /* [fwd_nodes] already recomputed */
     struct lt_graph out; /* new node list; values stay in b->bwd */
 };
 
@@ -72,8 +72,9 @@ static void insert_node(struct inserter *s, int node)
     for (int k = 0; k < LT_MAX_IN; k++)
         copy.in[k] = lt_backward_use(s->b, f.in[k]);
     for (int k = 0; k < LT_MAX_OUT; k++)
-        copy.out[k] = f.out[k] >= 0 && s->kept[f.out[k]] ? lt_graph_value(s->b->bwd, copy.in[0], s->b->fwd->values[f.out[k]].cols)
-                                                          : lt_backward_use(s->b, f.out[k]);
+        copy.out[k] = f.out[k] >= 0 && s->kept[f.out[k]]
+                          ? lt_graph_value(s->b->bwd, copy.in[0], s->b->fwd->values[f.out[k]].cols)
+                          : lt_backward_use(s->b, f.out[k]);
     *lt_graph_node(&s->out, f.op) = copy;
 }
 

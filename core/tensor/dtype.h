@@ -8,12 +8,29 @@
 #include <string.h>
 
 enum lt_dtype {
-    LT_F32, LT_F16, LT_BF16, LT_F64,
-    LT_I64, LT_I32, LT_I16, LT_I8,
-    LT_U64, LT_U32, LT_U16, LT_U8, LT_BOOL,
+    LT_F32,
+    LT_F16,
+    LT_BF16,
+    LT_F64,
+    LT_I64,
+    LT_I32,
+    LT_I16,
+    LT_I8,
+    LT_U64,
+    LT_U32,
+    LT_U16,
+    LT_U8,
+    LT_BOOL,
     /* Read for their size only; no arithmetic here. */
-    LT_F8_E4M3, LT_F8_E5M2, LT_F8_E8M0, LT_F8_E4M3FNUZ, LT_F8_E5M2FNUZ, LT_C64,
-    LT_F4, LT_F6_E2M3, LT_F6_E3M2,
+    LT_F8_E4M3,
+    LT_F8_E5M2,
+    LT_F8_E8M0,
+    LT_F8_E4M3FNUZ,
+    LT_F8_E5M2FNUZ,
+    LT_C64,
+    LT_F4,
+    LT_F6_E2M3,
+    LT_F6_E3M2,
     LT_DTYPE_COUNT
 };
 

@@ -37,7 +37,8 @@ static int state(struct lt_graph *g, enum lt_optim_value which, enum lt_dtype dt
 }
 
 /* The op for n elements from number `at` on of a run of adjacent tensors that begins with slot s. */
-static void add_update(struct lt_optimizer *o, struct lt_graph *g, const struct lt_optimizer_slot *s, size_t at, size_t n)
+static void add_update(struct lt_optimizer *o, struct lt_graph *g, const struct lt_optimizer_slot *s,
+                       size_t at, size_t n)
 {
     static const enum lt_op f32_ops[LT_OPTIMIZER_COUNT] = {LT_OP_ADAMW, LT_OP_ADAMW, LT_OP_SGD, LT_OP_LION};
     size_t begin = s->param.offset + at, from = s->state + at, written = 0;
@@ -124,7 +125,8 @@ enum lt_status lt_optimizer_create(struct lt_optimizer **out, struct lt_backend 
     o->config = *config;
     o->elements = elements;
     if (config->paged && !be->ops->buffer_create_paged) {
-        lt_log(LT_LOG_WARNING, "%s has no paged memory: the optimizer's state stays in ordinary memory", be->name);
+        lt_log(LT_LOG_WARNING, "%s has no paged memory: the optimizer's state stays in ordinary memory",
+               be->name);
         o->config.paged = false;
     }
     enum lt_status status = lt_optimizer_lay_out(o, params, count, err);

@@ -16,7 +16,8 @@ enum lt_optimizer_kind {
     LT_OPTIMIZER_LION,
     LT_OPTIMIZER_COUNT
 };
-const char *lt_optimizer_kind_name(enum lt_optimizer_kind kind); /* "adamw_torch", "adamw_8bit", "sgd", "lion_32bit" */
+const char *lt_optimizer_kind_name(
+    enum lt_optimizer_kind kind); /* "adamw_torch", "adamw_8bit", "sgd", "lion_32bit" */
 
 struct lt_optimizer_config {
     enum lt_optimizer_kind kind;
@@ -30,7 +31,8 @@ struct lt_optimizer_config {
 
 /* Sets kind and paged from a name of transformers: adamw_torch (adamw_torch_fused, adamw_hf, adamw), adamw_8bit
  * (adamw_bnb_8bit), paged_adamw_8bit, paged_adamw_32bit (paged_adamw), sgd, lion_32bit.  LT_ERR_INVALID otherwise. */
-enum lt_status lt_optimizer_parse(struct lt_optimizer_config *config, const char *name, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_optimizer_parse(struct lt_optimizer_config *config, const char *name, struct lt_error *err)
+    LT_MUST_USE;
 
 /* One tensor in the flat buffers, which hold zeros between tensors. */
 struct lt_optimizer_param {
@@ -42,7 +44,8 @@ struct lt_optimizer_param {
 struct lt_optimizer;
 
 /* params: `count` tensors by ascending offset, each a multiple of 16; copied.  elements: length of the flat buffers. */
-enum lt_status lt_optimizer_create(struct lt_optimizer **o, struct lt_backend *be, const struct lt_optimizer_config *config,
+enum lt_status lt_optimizer_create(struct lt_optimizer **o, struct lt_backend *be,
+                                   const struct lt_optimizer_config *config,
                                    const struct lt_optimizer_param *params, size_t count, size_t elements,
                                    struct lt_error *err) LT_MUST_USE;
 void lt_optimizer_destroy(struct lt_optimizer *o);
@@ -50,12 +53,13 @@ size_t lt_optimizer_state_bytes(const struct lt_optimizer *o); /* in memory; pag
 size_t lt_optimizer_paged_bytes(const struct lt_optimizer *o); /* in the file; 0 when not paged */
 size_t lt_optimizer_workspace_bytes(const struct lt_optimizer *o);
 /* dir: folder for the file of paged state; where it is none (or NULL) TMPDIR, else /tmp. */
-enum lt_status lt_optimizer_allocate(struct lt_optimizer *o, const char *dir, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_optimizer_allocate(struct lt_optimizer *o, const char *dir, struct lt_error *err)
+    LT_MUST_USE;
 
 /* Update number t (1-based) with rate lr.  *grad_norm: L2 norm before clipping; LT_ERR_NUMERIC, with the
  * parameters untouched, when it is not finite. */
-enum lt_status lt_optimizer_step(struct lt_optimizer *o, struct lt_buffer *params, struct lt_buffer *grads, int64_t t, double lr,
-                                 double *grad_norm, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_optimizer_step(struct lt_optimizer *o, struct lt_buffer *params, struct lt_buffer *grads,
+                                 int64_t t, double lr, double *grad_norm, struct lt_error *err) LT_MUST_USE;
 
 /* ---- the state, for checkpoints ---- */
 
@@ -70,9 +74,11 @@ struct lt_optimizer_tensor {
 enum { LT_OPTIMIZER_TENSORS = 4 };
 /* Those of parameter number `param`: how many.  AdamW exp_avg, exp_avg_sq; 8-bit state1, state2, absmax1, absmax2
  * (without absmax where the state is f32); Lion state1; SGD none. */
-int lt_optimizer_tensors(const struct lt_optimizer *o, size_t param, struct lt_optimizer_tensor tensors[LT_OPTIMIZER_TENSORS]);
-enum lt_status lt_optimizer_read(struct lt_optimizer *o, size_t offset, void *dst, size_t n, struct lt_error *err) LT_MUST_USE;
-enum lt_status lt_optimizer_write(struct lt_optimizer *o, size_t offset, const void *src, size_t n, struct lt_error *err)
-    LT_MUST_USE;
+int lt_optimizer_tensors(const struct lt_optimizer *o, size_t param,
+                         struct lt_optimizer_tensor tensors[LT_OPTIMIZER_TENSORS]);
+enum lt_status lt_optimizer_read(struct lt_optimizer *o, size_t offset, void *dst, size_t n,
+                                 struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_optimizer_write(struct lt_optimizer *o, size_t offset, const void *src, size_t n,
+                                  struct lt_error *err) LT_MUST_USE;
 
 #endif

@@ -8,8 +8,9 @@
 /* Where the state of one parameter lies. */
 struct lt_optimizer_slot {
     struct lt_optimizer_param param;
-    bool codes;   /* 8-bit */
-    size_t state; /* first element in each f32 moment, or in each moment's codes (a multiple of LT_OPTIM_BLOCK) */
+    bool codes; /* 8-bit */
+    size_t
+        state; /* first element in each f32 moment, or in each moment's codes (a multiple of LT_OPTIM_BLOCK) */
 };
 
 /* The state buffer: one region for each of LT_OPTIM_M ... LT_OPTIM_V_ABSMAX. */
@@ -37,8 +38,8 @@ struct lt_optimizer {
 int lt_optimizer_moments(enum lt_optimizer_kind kind);
 
 /* Fills the layout for o->config; slots are lt_free'd by the caller. */
-enum lt_status lt_optimizer_lay_out(struct lt_optimizer *o, const struct lt_optimizer_param *params, size_t count,
-                                    struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_optimizer_lay_out(struct lt_optimizer *o, const struct lt_optimizer_param *params,
+                                    size_t count, struct lt_error *err) LT_MUST_USE;
 
 /* Whether one op can update both: b follows a without a gap in every buffer, with the same rules. */
 bool lt_optimizer_adjacent(const struct lt_optimizer_slot *a, const struct lt_optimizer_slot *b);

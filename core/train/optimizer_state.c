@@ -59,10 +59,11 @@ enum lt_status lt_optimizer_parse(struct lt_optimizer_config *config, const char
         config->paged = names[i].paged;
         return LT_OK;
     }
-    return lt_fail(err, LT_ERR_INVALID,
-                   "\"%s\" is no optimizer; use adamw_torch, adamw_8bit, paged_adamw_8bit, paged_adamw_32bit, sgd or "
-                   "lion_32bit",
-                   name);
+    return lt_fail(
+        err, LT_ERR_INVALID,
+        "\"%s\" is no optimizer; use adamw_torch, adamw_8bit, paged_adamw_8bit, paged_adamw_32bit, sgd or "
+        "lion_32bit",
+        name);
 }
 
 /* ---- layout ---- */
@@ -73,8 +74,8 @@ static void next_region(struct lt_optimizer_layout *l, enum lt_optim_value which
     l->bytes = lt_align_up(l->bytes + bytes, LT_VALUE_ALIGN);
 }
 
-enum lt_status lt_optimizer_lay_out(struct lt_optimizer *o, const struct lt_optimizer_param *params, size_t count,
-                                    struct lt_error *err)
+enum lt_status lt_optimizer_lay_out(struct lt_optimizer *o, const struct lt_optimizer_param *params,
+                                    size_t count, struct lt_error *err)
 {
     struct lt_optimizer_layout *l = &o->layout;
     const struct lt_optimizer_config *c = &o->config;
@@ -116,8 +117,9 @@ bool lt_optimizer_adjacent(const struct lt_optimizer_slot *a, const struct lt_op
 
 /* ---- checkpoints ---- */
 
-static struct lt_optimizer_tensor float_tensor(const struct lt_optimizer *o, const struct lt_optimizer_slot *s,
-                                               enum lt_optim_value which, const char *prefix)
+static struct lt_optimizer_tensor float_tensor(const struct lt_optimizer *o,
+                                               const struct lt_optimizer_slot *s, enum lt_optim_value which,
+                                               const char *prefix)
 {
     return (struct lt_optimizer_tensor){.prefix = prefix,
                                         .dtype = LT_F32,
@@ -134,15 +136,16 @@ static struct lt_optimizer_tensor code_tensor(const struct lt_optimizer *o, cons
                                         .offset = o->layout.region[which] + s->state};
 }
 
-static struct lt_optimizer_tensor absmax_tensor(const struct lt_optimizer *o, const struct lt_optimizer_slot *s,
-                                                enum lt_optim_value which, const char *prefix)
+static struct lt_optimizer_tensor absmax_tensor(const struct lt_optimizer *o,
+                                                const struct lt_optimizer_slot *s, enum lt_optim_value which,
+                                                const char *prefix)
 {
-    return (struct lt_optimizer_tensor){
-        .prefix = prefix,
-        .dtype = LT_F32,
-        .absmax = true,
-        .elements = (s->param.elements + LT_OPTIM_BLOCK - 1) / LT_OPTIM_BLOCK,
-        .offset = o->layout.region[which] + s->state / LT_OPTIM_BLOCK * sizeof(float)};
+    return (struct lt_optimizer_tensor){.prefix = prefix,
+                                        .dtype = LT_F32,
+                                        .absmax = true,
+                                        .elements = (s->param.elements + LT_OPTIM_BLOCK - 1) / LT_OPTIM_BLOCK,
+                                        .offset = o->layout.region[which] +
+                                                  s->state / LT_OPTIM_BLOCK * sizeof(float)};
 }
 
 int lt_optimizer_tensors(const struct lt_optimizer *o, size_t param,
@@ -163,7 +166,8 @@ int lt_optimizer_tensors(const struct lt_optimizer *o, size_t param,
     return kinds[o->config.kind].moments;
 }
 
-enum lt_status lt_optimizer_read(struct lt_optimizer *o, size_t offset, void *dst, size_t n, struct lt_error *err)
+enum lt_status lt_optimizer_read(struct lt_optimizer *o, size_t offset, void *dst, size_t n,
+                                 struct lt_error *err)
 {
     return o->be->ops->buffer_read(o->be, o->state, offset, dst, n, err);
 }

@@ -59,11 +59,11 @@ static enum lt_status create_optimizer(struct lt_trainer *t, struct lt_error *er
         return lt_fail(err, LT_ERR_NOMEM, "out of memory while creating the optimizer");
     for (size_t i = 0; i < p->count; i++) {
         const struct lt_param *item = &p->items[i];
-        list[i] = (struct lt_optimizer_param){
-            .offset = item->offset,
-            .elements = item->elements,
-            .decay = item->decay,
-            .f32_state = t->model->tensors[item->tensor].kind == LT_TENSOR_EMBEDDING};
+        list[i] = (struct lt_optimizer_param){.offset = item->offset,
+                                              .elements = item->elements,
+                                              .decay = item->decay,
+                                              .f32_state = t->model->tensors[item->tensor].kind ==
+                                                           LT_TENSOR_EMBEDDING};
     }
     enum lt_status status =
         lt_optimizer_create(&t->optimizer, t->be, &t->config.optimizer, list, p->count, p->elements, err);

@@ -150,8 +150,10 @@ enum lt_status lt_train_identity_check(const json_t *mine, const json_t *saved, 
                                        struct lt_error *err) LT_MUST_USE;
 
 /* optimizer.safetensors of a checkpoint folder. */
-enum lt_status lt_trainer_save_moments(struct lt_trainer *t, const char *dir, struct lt_error *err) LT_MUST_USE;
-enum lt_status lt_trainer_load_moments(struct lt_trainer *t, const char *dir, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_trainer_save_moments(struct lt_trainer *t, const char *dir, struct lt_error *err)
+    LT_MUST_USE;
+enum lt_status lt_trainer_load_moments(struct lt_trainer *t, const char *dir, struct lt_error *err)
+    LT_MUST_USE;
 /* A safetensors file of a checkpoint folder, and in it the tensor of that name, type and shape. */
 enum lt_status lt_train_open_tensors(struct lt_safetensors *st, const char *dir, const char *name,
                                      struct lt_error *err) LT_MUST_USE;

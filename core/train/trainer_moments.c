@@ -90,9 +90,9 @@ enum lt_status lt_trainer_save_moments(struct lt_trainer *t, const char *dir, st
 {
     struct state_tensor *tensors = lt_alloc_array(t->params->count, LT_OPTIMIZER_TENSORS * sizeof *tensors);
     char *path = lt_path_join(dir, OPTIMIZER_NAME);
-    enum lt_status status =
-        tensors && path ? write_state(t, tensors, path, err)
-                        : lt_fail(err, LT_ERR_NOMEM, "%s: out of memory while writing %s", dir, OPTIMIZER_NAME);
+    enum lt_status status = tensors && path ? write_state(t, tensors, path, err)
+                                            : lt_fail(err, LT_ERR_NOMEM, "%s: out of memory while writing %s",
+                                                      dir, OPTIMIZER_NAME);
 
     lt_free(path);
     lt_free(tensors);

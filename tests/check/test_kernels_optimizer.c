@@ -37,7 +37,8 @@ static void fill_gradients(struct problem *o, enum regime regime)
 {
     static const double size[REGIMES] = {1.0, 1.0, 1e-21, 1e18, 0.0};
     for (int64_t i = 0; i < o->n; i++)
-        o->g[i] = (float)(size[regime] * lt_check_uniform(-1.0, 1.0) * pow(10.0, lt_check_uniform(-3.0, 0.0)));
+        o->g[i] =
+            (float)(size[regime] * lt_check_uniform(-1.0, 1.0) * pow(10.0, lt_check_uniform(-3.0, 0.0)));
     if (regime == BROKEN)
         lt_check_sprinkle(o->g, o->n, true);
 }
@@ -155,7 +156,8 @@ static void exact_moments(const struct problem *o, int64_t i, double *m, double 
     const struct lt_optimizer_args *a = &o->args;
     int64_t b = i / LT_OPTIM_BLOCK;
     double g = (double)o->g[i] * (double)a->clip;
-    *m = a->beta1 * (double)lt_dynamic_map_signed[o->m_codes[i]] * (double)o->m_absmax[b] + (1 - a->beta1) * g;
+    *m = a->beta1 * (double)lt_dynamic_map_signed[o->m_codes[i]] * (double)o->m_absmax[b] +
+         (1 - a->beta1) * g;
     *v = a->beta2 * (double)lt_dynamic_map_unsigned[o->v_codes[i]] * (double)o->v_absmax[b] +
          (1 - a->beta2) * g * g;
 }
@@ -188,7 +190,8 @@ static void test_formula(void **unused)
         double magnitude = fabs((double)before.p[i]) + fabs(move);
         /* 4 roundings of p itself, 12 of what leads to the move; m may cancel. */
         double lost = 4 * LT_CHECK_ULP * (double)before.m_absmax[i / LT_OPTIM_BLOCK] / (fabs(m) + 1e-30);
-        assert_true(fabs((double)o.p[i] - want) <= magnitude * 4 * LT_CHECK_ULP + fabs(move) * (12 * LT_CHECK_ULP + lost));
+        assert_true(fabs((double)o.p[i] - want) <=
+                    magnitude * 4 * LT_CHECK_ULP + fabs(move) * (12 * LT_CHECK_ULP + lost));
 
         int64_t b = i / LT_OPTIM_BLOCK;
         check_nearest(lt_dynamic_map_signed, o.m_codes[i], m, (double)o.m_absmax[b]);
@@ -287,7 +290,8 @@ static void test_sgd_and_lion(void **unused)
     (void)unused;
     struct lt_cpu_kernels ref;
     lt_cpu_kernels_init(&ref, LT_CPU_REF);
-    struct problem before = make(&ref, 300, PLAIN), sgd = make(&ref, 300, PLAIN), lion = make(&ref, 300, PLAIN);
+    struct problem before = make(&ref, 300, PLAIN), sgd = make(&ref, 300, PLAIN),
+                   lion = make(&ref, 300, PLAIN);
     const struct lt_optimizer_args *a = &sgd.args;
     before.m[3] = lion.m[3] = before.g[3] = lion.g[3] = 0.0f; /* no direction: no move */
     before.m[4] = lion.m[4] = 1.0f;                           /* the old direction outweighs the gradient */
@@ -302,7 +306,8 @@ static void test_sgd_and_lion(void **unused)
         double direction = a->beta1 * m + (1 - a->beta1) * g;
         want = p * (1 - a->lr * a->weight_decay) - a->lr * (direction > 0 ? 1 : direction < 0 ? -1 : 0);
         assert_true(fabs((double)lion.p[i] - want) <= 4 * LT_CHECK_ULP * (fabs(p) + a->lr));
-        assert_true(fabs((double)lion.m[i] - (a->beta2 * m + (1 - a->beta2) * g)) <= 4 * LT_CHECK_ULP * (fabs(m) + fabs(g)));
+        assert_true(fabs((double)lion.m[i] - (a->beta2 * m + (1 - a->beta2) * g)) <=
+                    4 * LT_CHECK_ULP * (fabs(m) + fabs(g)));
     }
     lt_check_release();
 }

@@ -24,11 +24,13 @@ static void must(enum lt_status status, const struct lt_error *err)
 }
 
 /* Largest difference of the logits of all unmasked tokens. */
-static double logits_error(struct tiny_model *t, const struct tiny_batch *b, const char *file, const char *name)
+static double logits_error(struct tiny_model *t, const struct tiny_batch *b, const char *file,
+                           const char *name)
 {
     struct lt_error err;
     size_t n, vocab = (size_t)t->model->vocab;
-    float *want = tiny_tensor(file, name, &n), *got = malloc((size_t)b->tokens.n_tokens * vocab * sizeof *got);
+    float *want = tiny_tensor(file, name, &n),
+          *got = malloc((size_t)b->tokens.n_tokens * vocab * sizeof *got);
     struct lt_tokens tokens = b->tokens;
     tokens.label_rows = b->all_rows;
     tokens.n_labels = tokens.n_tokens;
@@ -37,7 +39,8 @@ static double logits_error(struct tiny_model *t, const struct tiny_batch *b, con
     double worst = 0;
     for (size_t r = 0; r < (size_t)tokens.n_tokens; r++)
         for (size_t v = 0; v < vocab; v++)
-            worst = fmax(worst, fabs((double)got[r * vocab + v] - (double)want[(size_t)b->source[r] * vocab + v]));
+            worst = fmax(worst,
+                         fabs((double)got[r * vocab + v] - (double)want[(size_t)b->source[r] * vocab + v]));
     free(want);
     free(got);
     return worst;
@@ -84,10 +87,12 @@ struct golden_case {
 };
 
 static const struct golden_case cases[] = {
-    {"goldens/llama-tiny", NULL, "goldens/llama-tiny/inputs.safetensors", "right.", "goldens/llama-tiny/expected.safetensors",
-     "right.logits", "goldens/llama-tiny/grads.safetensors", 6.3300981521606445, 30},
-    {"goldens/gpt2-tiny", NULL, "goldens/gpt2-tiny/inputs.safetensors", "", "goldens/gpt2-tiny/expected.safetensors", "logits",
-     "goldens/gpt2-tiny/grads.safetensors", 7.9310994148254395, 28},
+    {"goldens/llama-tiny", NULL, "goldens/llama-tiny/inputs.safetensors", "right.",
+     "goldens/llama-tiny/expected.safetensors", "right.logits", "goldens/llama-tiny/grads.safetensors",
+     6.3300981521606445, 30},
+    {"goldens/gpt2-tiny", NULL, "goldens/gpt2-tiny/inputs.safetensors", "",
+     "goldens/gpt2-tiny/expected.safetensors", "logits", "goldens/gpt2-tiny/grads.safetensors",
+     7.9310994148254395, 28},
     {"goldens/llama-tiny", "goldens/lora/adapter", "goldens/llama-tiny/inputs.safetensors", "right.",
      "goldens/lora/expected.safetensors", "logits", "goldens/lora/grads.safetensors", 6.400578498840332, 42},
     {"goldens/llama-tiny", "goldens/rslora/adapter", "goldens/llama-tiny/inputs.safetensors", "right.",
@@ -95,13 +100,17 @@ static const struct golden_case cases[] = {
     {"goldens/llama-tiny", "goldens/qv-only/adapter", "goldens/llama-tiny/inputs.safetensors", "right.",
      "goldens/qv-only/expected.safetensors", "logits", "goldens/qv-only/grads.safetensors", 0, 12},
     {"goldens/gpt2-tiny", "goldens/gpt2-tiny/lora/adapter", "goldens/gpt2-tiny/inputs.safetensors", "",
-     "goldens/gpt2-tiny/lora/expected.safetensors", "logits", "goldens/gpt2-tiny/lora/grads.safetensors", 0, 12},
-    {"goldens/qlora/checkpoint-bnb-4bit", "goldens/lora/adapter", "goldens/llama-tiny/inputs.safetensors", "right.",
-     "goldens/qlora/f32/expected.safetensors", "logits", "goldens/qlora/f32/grads.safetensors", 0, 42},
+     "goldens/gpt2-tiny/lora/expected.safetensors", "logits", "goldens/gpt2-tiny/lora/grads.safetensors", 0,
+     12},
+    {"goldens/qlora/checkpoint-bnb-4bit", "goldens/lora/adapter", "goldens/llama-tiny/inputs.safetensors",
+     "right.", "goldens/qlora/f32/expected.safetensors", "logits", "goldens/qlora/f32/grads.safetensors", 0,
+     42},
     {"goldens/archs/llama31", NULL, "goldens/archs/llama31/inputs.safetensors", "",
-     "goldens/archs/llama31/expected.safetensors", "logits", "goldens/archs/llama31/grads.safetensors", 0, 21},
+     "goldens/archs/llama31/expected.safetensors", "logits", "goldens/archs/llama31/grads.safetensors", 0,
+     21},
     {"goldens/archs/smollm2", NULL, "goldens/archs/smollm2/inputs.safetensors", "",
-     "goldens/archs/smollm2/expected.safetensors", "logits", "goldens/archs/smollm2/grads.safetensors", 0, 20},
+     "goldens/archs/smollm2/expected.safetensors", "logits", "goldens/archs/smollm2/grads.safetensors", 0,
+     20},
 };
 
 static void run_case(const struct golden_case *c, enum lt_recompute recompute)
@@ -143,8 +152,10 @@ static void padding_variants(void **state)
         struct tiny_batch b;
         char name[32];
         tiny_batch_load(&b, "goldens/llama-tiny/inputs.safetensors", prefixes[i]);
-        struct tiny_options o = {
-            .model = "goldens/llama-tiny", .full = true, .tokens = b.tokens.n_tokens, .labels = b.tokens.n_tokens};
+        struct tiny_options o = {.model = "goldens/llama-tiny",
+                                 .full = true,
+                                 .tokens = b.tokens.n_tokens,
+                                 .labels = b.tokens.n_tokens};
         tiny_open(&t, &o);
         snprintf(name, sizeof name, "%slogits", prefixes[i]);
         assert_true(logits_error(&t, &b, "goldens/llama-tiny/expected.safetensors", name) <= LOGITS_LIMIT);
@@ -250,7 +261,8 @@ int main(void)
     for (size_t i = 0; i < CASES; i++) {
         const char *of = cases[i].adapter ? cases[i].logits : cases[i].model;
         snprintf(names[i], sizeof names[i], "%s", of);
-        tests[i] = (struct CMUnitTest){.name = names[i], .test_func = run_numbered, .initial_state = (void *)(uintptr_t)i};
+        tests[i] = (struct CMUnitTest){
+            .name = names[i], .test_func = run_numbered, .initial_state = (void *)(uintptr_t)i};
     }
     tests[CASES] = (struct CMUnitTest)cmocka_unit_test(padding_variants);
     tests[CASES + 1] = (struct CMUnitTest)cmocka_unit_test(recompute_and_threads_change_no_bit);

@@ -204,8 +204,8 @@ static void check_adamw8(const char *optim, const char *isa)
         compare_absmax(&r, 2, "absmax1", t);
         compare_absmax(&r, 3, "absmax2", t);
     }
-    print_message("%s, %s: parameters %.2g, %d of %d codes differ\n", optim, isa ? isa : "best", worst, differ,
-                  2 * STEPS * ELEMENTS);
+    print_message("%s, %s: parameters %.2g, %d of %d codes differ\n", optim, isa ? isa : "best", worst,
+                  differ, 2 * STEPS * ELEMENTS);
     assert_true(worst <= 1e-6);
     assert_true(differ <= 2 * STEPS * ELEMENTS / 1000); /* only those at a midpoint */
     close_run(&r);

@@ -361,7 +361,8 @@ static struct train_setup optimizer_run(const char *output, const char *optim, s
     struct train_setup s = small_run(output, stop);
 
     train_ok(lt_optimizer_parse(&s.config.optimizer, optim, &err), &err);
-    s.config.optimizer.min_8bit_size = 200; /* of this adapter's tensors some have more elements, some fewer */
+    s.config.optimizer.min_8bit_size =
+        200; /* of this adapter's tensors some have more elements, some fewer */
     s.config.save_strategy = s.config.eval_strategy = LT_INTERVAL_NO;
     s.config.max_steps = 8;
     return s;
@@ -378,7 +379,8 @@ static void assert_state_names(const char *dir, const char *optim)
         const char *name = st.tensors[i].name;
         absmax += strncmp(name, "absmax", 6) == 0;
         codes += st.tensors[i].dtype == LT_U8 && strncmp(name, "state", 5) == 0;
-        floats += st.tensors[i].dtype == LT_F32 && (strncmp(name, "state", 5) == 0 || strncmp(name, "exp_avg", 7) == 0);
+        floats += st.tensors[i].dtype == LT_F32 &&
+                  (strncmp(name, "state", 5) == 0 || strncmp(name, "exp_avg", 7) == 0);
     }
     bool eight = strstr(optim, "8bit") != NULL;
     assert_int_equal(st.count, codes + absmax + floats);
@@ -391,7 +393,8 @@ static void assert_state_names(const char *dir, const char *optim)
 static void resumed_optimizers(void **state)
 {
     (void)state;
-    static const char *const optims[] = {"adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "sgd", "lion_32bit"};
+    static const char *const optims[] = {"adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "sgd",
+                                         "lion_32bit"};
 
     for (size_t i = 0; i < sizeof optims / sizeof *optims; i++) {
         char whole[64], parts[64];
@@ -425,13 +428,15 @@ static void resumed_with_another_optimizer(void **state)
     assert_int_equal(run_once(&s, false), LT_ERR_CANCELLED);
     s = optimizer_run("to-pages", "lion_32bit", &none);
     train_run_open(&run, &s);
-    assert_int_equal(lt_trainer_resume(run.trainer, path_in("to-pages", "checkpoint-3"), &err), LT_ERR_INVALID);
+    assert_int_equal(lt_trainer_resume(run.trainer, path_in("to-pages", "checkpoint-3"), &err),
+                     LT_ERR_INVALID);
     assert_non_null(strstr(err.message, "optim"));
     assert_non_null(strstr(err.message, "lion_32bit"));
     train_run_close(&run);
     s = optimizer_run("to-pages", "paged_adamw_8bit", &none);
     assert_int_equal(run_once(&s, true), LT_OK);
-    train_assert_same_file(train_temp("whole-adamw_8bit"), train_temp("to-pages"), "adapter_model.safetensors");
+    train_assert_same_file(train_temp("whole-adamw_8bit"), train_temp("to-pages"),
+                           "adapter_model.safetensors");
 }
 
 /* A NaN in the file would reach a block of parameters much later. */
@@ -460,7 +465,8 @@ static void broken_state(void **state)
     lt_free(text);
     s.events.user = &none;
     train_run_open(&run, &s);
-    assert_int_equal(lt_trainer_resume(run.trainer, path_in("broken-state", "checkpoint-3"), &err), LT_ERR_NUMERIC);
+    assert_int_equal(lt_trainer_resume(run.trainer, path_in("broken-state", "checkpoint-3"), &err),
+                     LT_ERR_NUMERIC);
     assert_non_null(strstr(err.message, "absmax2."));
     train_run_close(&run);
 }

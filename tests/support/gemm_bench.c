@@ -108,10 +108,11 @@ static double seconds_now(int threads)
     return threads == 1 ? (double)clock() / CLOCKS_PER_SEC : lt_clock_seconds();
 }
 
-static double run_contestant(int i, struct lt_gemm_provider *p, const struct bench_data *d, int threads)
+/* p NULL: cblas_sgemm. */
+static double run_contestant(struct lt_gemm_provider *p, const struct bench_data *d, int threads)
 {
 #if LT_HAVE_OPENBLAS
-    openblas_set_num_threads(i == 0 ? threads : 1);
+    openblas_set_num_threads(p == NULL ? threads : 1);
 #endif
     double t = seconds_now(threads);
     if (p != NULL)
@@ -147,7 +148,7 @@ static void bench_one(const struct bench *b, const struct lt_cpu_kernels *kernel
             break;
         for (int i = 0; i < CONTESTANTS; i++)
             if (p[i] != NULL || (i == 0 && LT_HAVE_OPENBLAS))
-                times[i][rounds] = run_contestant(i, p[i], &d, threads);
+                times[i][rounds] = run_contestant(p[i], &d, threads);
     }
     printf("%-9s %-3s m %4d n %5d k %4d", b->what,
            b->kind == BENCH_XWT  ? "XWT"

@@ -44,7 +44,8 @@ void tiny_open(struct tiny_model *t, const struct tiny_options *o)
     char path[4096];
     memset(t, 0, sizeof *t);
     fixture(path, sizeof path, o->model);
-    struct lt_backend_request req = {.device = "cpu", .threads = o->threads ? o->threads : 2, .isa = o->isa, .gemm = o->gemm};
+    struct lt_backend_request req = {
+        .device = "cpu", .threads = o->threads ? o->threads : 2, .isa = o->isa, .gemm = o->gemm};
     if (!req.isa)
         req.isa = getenv("LT_CPU");
     if (!req.gemm)
@@ -90,7 +91,8 @@ void tiny_close(struct tiny_model *t)
     memset(t, 0, sizeof *t);
 }
 
-static int64_t *read_i64(const struct lt_safetensors *st, const char *prefix, const char *name, int64_t shape[2])
+static int64_t *read_i64(const struct lt_safetensors *st, const char *prefix, const char *name,
+                         int64_t shape[2])
 {
     char full[256];
     strcpy(full, prefix);
@@ -177,7 +179,8 @@ void tiny_batch_load(struct tiny_batch *b, const char *relative, const char *pre
 
 void tiny_batch_free(struct tiny_batch *b)
 {
-    int32_t *arrays[] = {b->ids, b->positions, b->kv_begin, b->kv_end, b->label_rows, b->labels, b->all_rows, b->source};
+    int32_t *arrays[] = {b->ids,        b->positions, b->kv_begin, b->kv_end,
+                         b->label_rows, b->labels,    b->all_rows, b->source};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         free(arrays[i]);
     free(b->row_key);

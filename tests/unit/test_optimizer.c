@@ -31,11 +31,16 @@ static void test_names(void **state)
         const char *name;
         enum lt_optimizer_kind kind;
         bool paged;
-    } names[] = {{"adamw_torch", LT_OPTIMIZER_ADAMW, false},        {"adamw", LT_OPTIMIZER_ADAMW, false},
-                 {"adamw_hf", LT_OPTIMIZER_ADAMW, false},           {"adamw_8bit", LT_OPTIMIZER_ADAMW_8BIT, false},
-                 {"adamw_bnb_8bit", LT_OPTIMIZER_ADAMW_8BIT, false}, {"paged_adamw_8bit", LT_OPTIMIZER_ADAMW_8BIT, true},
-                 {"paged_adamw_32bit", LT_OPTIMIZER_ADAMW, true},   {"paged_adamw", LT_OPTIMIZER_ADAMW, true},
-                 {"sgd", LT_OPTIMIZER_SGD, false},                  {"lion_32bit", LT_OPTIMIZER_LION, false}};
+    } names[] = {{"adamw_torch", LT_OPTIMIZER_ADAMW, false},
+                 {"adamw", LT_OPTIMIZER_ADAMW, false},
+                 {"adamw_hf", LT_OPTIMIZER_ADAMW, false},
+                 {"adamw_8bit", LT_OPTIMIZER_ADAMW_8BIT, false},
+                 {"adamw_bnb_8bit", LT_OPTIMIZER_ADAMW_8BIT, false},
+                 {"paged_adamw_8bit", LT_OPTIMIZER_ADAMW_8BIT, true},
+                 {"paged_adamw_32bit", LT_OPTIMIZER_ADAMW, true},
+                 {"paged_adamw", LT_OPTIMIZER_ADAMW, true},
+                 {"sgd", LT_OPTIMIZER_SGD, false},
+                 {"lion_32bit", LT_OPTIMIZER_LION, false}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         struct lt_optimizer_config c = {.paged = !names[i].paged, .beta1 = 0.5};
         ok(lt_optimizer_parse(&c, names[i].name, &err));
@@ -52,10 +57,14 @@ static void test_names(void **state)
 
 /* Large, short last block, large again without a gap, embedding, small ones, without decay; gaps are zeros. */
 static const struct lt_optimizer_param tensors[] = {
-    {.offset = 0, .elements = 5050, .decay = true},      {.offset = 5056, .elements = 8192, .decay = true},
-    {.offset = 13248, .elements = 4096, .decay = true},  {.offset = 17344, .elements = 6000, .decay = true, .f32_state = true},
-    {.offset = 23344, .elements = 33, .decay = true},    {.offset = 23392, .elements = 4095, .decay = true},
-    {.offset = 27488, .elements = 5000, .decay = false}, {.offset = 32496, .elements = 64, .decay = false}};
+    {.offset = 0, .elements = 5050, .decay = true},
+    {.offset = 5056, .elements = 8192, .decay = true},
+    {.offset = 13248, .elements = 4096, .decay = true},
+    {.offset = 17344, .elements = 6000, .decay = true, .f32_state = true},
+    {.offset = 23344, .elements = 33, .decay = true},
+    {.offset = 23392, .elements = 4095, .decay = true},
+    {.offset = 27488, .elements = 5000, .decay = false},
+    {.offset = 32496, .elements = 64, .decay = false}};
 enum { TENSORS = sizeof tensors / sizeof *tensors, FLAT = 32560 };
 
 struct run {
@@ -242,7 +251,8 @@ static void test_same_as_adamw(void **state)
             continue;
         }
         for (size_t k = 0; k < tensors[i].elements; k++)
-            worst = fmax(worst, fabs((double)plain.host[tensors[i].offset + k] - (double)eight.host[tensors[i].offset + k]));
+            worst = fmax(worst, fabs((double)plain.host[tensors[i].offset + k] -
+                                     (double)eight.host[tensors[i].offset + k]));
     }
     /* Six steps of 1e-3 each: the same way, not the same place. */
     assert_true(worst > 0 && worst < 1.5e-3);
@@ -286,7 +296,8 @@ static void test_broken_gradient(void **state)
         steps(&clean, 1, 2);
         fill_gradients(&broken, tensors, TENSORS, 3);
         ((float *)broken.be->ops->buffer_host(broken.be, broken.grads))[7000] = NAN;
-        assert_int_equal(lt_optimizer_step(broken.o, broken.params, broken.grads, 3, 1e-3, &norm, &err), LT_ERR_NUMERIC);
+        assert_int_equal(lt_optimizer_step(broken.o, broken.params, broken.grads, 3, 1e-3, &norm, &err),
+                         LT_ERR_NUMERIC);
         assert_non_null(strstr(err.message, "step 3"));
         steps(&broken, 3, 3); /* neither parameters nor moments were touched */
         steps(&clean, 3, 3);
@@ -304,7 +315,8 @@ static void test_pages(void **state)
     (void)state;
     enum { ELEMENTS = 6 << 20, MIB = 1 << 20 };
     const struct lt_optimizer_param big = {.elements = ELEMENTS, .decay = true};
-    const char *const optims[2][2] = {{"adamw_torch", "paged_adamw_32bit"}, {"adamw_8bit", "paged_adamw_8bit"}};
+    const char *const optims[2][2] = {{"adamw_torch", "paged_adamw_32bit"},
+                                      {"adamw_8bit", "paged_adamw_8bit"}};
     for (int k = 0; k < 2; k++) {
         struct run plain, paged;
         double norm;
@@ -370,10 +382,14 @@ static void test_pages_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),         cmocka_unit_test(test_state),
-        cmocka_unit_test(test_threads_and_resume), cmocka_unit_test(test_same_as_adamw),
-        cmocka_unit_test(test_clipping_and_decay), cmocka_unit_test(test_broken_gradient),
-        cmocka_unit_test(test_pages),         cmocka_unit_test(test_pages_refused),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_state),
+        cmocka_unit_test(test_threads_and_resume),
+        cmocka_unit_test(test_same_as_adamw),
+        cmocka_unit_test(test_clipping_and_decay),
+        cmocka_unit_test(test_broken_gradient),
+        cmocka_unit_test(test_pages),
+        cmocka_unit_test(test_pages_refused),
     };
     return cmocka_run_group_tests_name("optimizer", tests, NULL, NULL);
 }

@@ -89,8 +89,9 @@ static void adamw8_ref(float *p, uint8_t *m_codes, float *m_absmax, uint8_t *v_c
                        const float *g, int64_t n, const struct lt_optimizer_args *a)
 {
     for (int64_t i = 0; i < n; i += LT_OPTIM_BLOCK)
-        adamw8_block(p + i, m_codes + i, m_absmax + i / LT_OPTIM_BLOCK, v_codes + i, v_absmax + i / LT_OPTIM_BLOCK,
-                     g + i, n - i < LT_OPTIM_BLOCK ? n - i : LT_OPTIM_BLOCK, a);
+        adamw8_block(p + i, m_codes + i, m_absmax + i / LT_OPTIM_BLOCK, v_codes + i,
+                     v_absmax + i / LT_OPTIM_BLOCK, g + i, n - i < LT_OPTIM_BLOCK ? n - i : LT_OPTIM_BLOCK,
+                     a);
 }
 
 /* ---- SGD, Lion ---- */

@@ -43,7 +43,8 @@ static void adamw_avx2(float *p, float *m, float *v, const float *g, int64_t n,
     const __m256 step = _mm256_set1_ps((float)(a->lr / a->bias_correction1));
     const __m256 beta1 = _mm256_set1_ps((float)a->beta1), rest1 = _mm256_set1_ps((float)(1.0 - a->beta1));
     const __m256 beta2 = _mm256_set1_ps((float)a->beta2), rest2 = _mm256_set1_ps((float)(1.0 - a->beta2));
-    const __m256 correction = _mm256_set1_ps((float)a->sqrt_bias_correction2), eps = _mm256_set1_ps((float)a->eps);
+    const __m256 correction = _mm256_set1_ps((float)a->sqrt_bias_correction2),
+                 eps = _mm256_set1_ps((float)a->eps);
     for (int64_t i = 0; i < n; i += 8) {
         __m256i mask = lt_lanes_avx2(n - i < 8 ? n - i : 8);
         __m256 grad = _mm256_mul_ps(_mm256_maskload_ps(g + i, mask), _mm256_set1_ps(a->clip));
@@ -76,11 +77,13 @@ struct code_guess {
 
 static const struct code_guess signed_guess = {
     {1e6f / 0.9f, 2e5f / 0.9f, 4e4f / 0.9f, 8e3f / 0.9f, 1.6e3f / 0.9f, 3.2e2f / 0.9f, 6.4e1f / 0.9f, 0.0f},
-    {8.0f / 9.0f, 16.0f / 9.0f, 32.0f / 9.0f, 64.0f / 9.0f, 128.0f / 9.0f, 256.0f / 9.0f, 512.0f / 9.0f, 0.0f}};
+    {8.0f / 9.0f, 16.0f / 9.0f, 32.0f / 9.0f, 64.0f / 9.0f, 128.0f / 9.0f, 256.0f / 9.0f, 512.0f / 9.0f,
+     0.0f}};
 static const struct code_guess unsigned_guess = {
-    {2e6f / 0.9f, 4e5f / 0.9f, 8e4f / 0.9f, 1.6e4f / 0.9f, 3.2e3f / 0.9f, 6.4e2f / 0.9f, 1.28e2f / 0.9f, 0.0f},
-    {16.0f / 9.0f - 1.0f, 32.0f / 9.0f - 1.0f, 64.0f / 9.0f - 1.0f, 128.0f / 9.0f - 1.0f, 256.0f / 9.0f - 1.0f,
-     512.0f / 9.0f - 1.0f, 1024.0f / 9.0f - 1.0f, 0.0f}};
+    {2e6f / 0.9f, 4e5f / 0.9f, 8e4f / 0.9f, 1.6e4f / 0.9f, 3.2e3f / 0.9f, 6.4e2f / 0.9f, 1.28e2f / 0.9f,
+     0.0f},
+    {16.0f / 9.0f - 1.0f, 32.0f / 9.0f - 1.0f, 64.0f / 9.0f - 1.0f, 128.0f / 9.0f - 1.0f,
+     256.0f / 9.0f - 1.0f, 512.0f / 9.0f - 1.0f, 1024.0f / 9.0f - 1.0f, 0.0f}};
 
 /* The number of the code near s in [0, 1], counted from the code of 0. */
 static __m256i guess_code(const struct code_guess *guess, __m256 s)
@@ -88,8 +91,8 @@ static __m256i guess_code(const struct code_guess *guess, __m256 s)
     static const float ends[6] = {1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f};
     __m256i decade = _mm256_setzero_si256();
     for (int i = 0; i < 6; i++)
-        decade = _mm256_sub_epi32(
-            decade, _mm256_castps_si256(_mm256_cmp_ps(s, _mm256_set1_ps(ends[i]), _CMP_GT_OQ)));
+        decade = _mm256_sub_epi32(decade,
+                                  _mm256_castps_si256(_mm256_cmp_ps(s, _mm256_set1_ps(ends[i]), _CMP_GT_OQ)));
     __m256 slope = _mm256_permutevar8x32_ps(_mm256_loadu_ps(guess->slope), decade);
     __m256 start = _mm256_permutevar8x32_ps(_mm256_loadu_ps(guess->start), decade);
     return _mm256_cvttps_epi32(_mm256_add_ps(_mm256_mul_ps(slope, s), start));
@@ -156,8 +159,9 @@ struct adamw8 {
 };
 
 /* Updates p; m and v, which have room for whole vectors, take the new moments.  Returns their largest numbers. */
-static void adamw8_move(float *p, float *m, float *v, float *m_largest, float *v_largest, const uint8_t *m_codes,
-                        const uint8_t *v_codes, const float *g, int64_t n, const struct adamw8 *a)
+static void adamw8_move(float *p, float *m, float *v, float *m_largest, float *v_largest,
+                        const uint8_t *m_codes, const uint8_t *v_codes, const float *g, int64_t n,
+                        const struct adamw8 *a)
 {
     const __m256 m_absmax = _mm256_set1_ps(*m_largest), v_absmax = _mm256_set1_ps(*v_largest);
     const __m256 sign = _mm256_set1_ps(-0.0f), infinity = _mm256_set1_ps(__builtin_inff());
