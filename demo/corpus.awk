@@ -33,11 +33,11 @@ function story(    kind)
 {
     kind = random(6)
     if (kind == 1) return note "\\n" day " came, and " things " were on the table. Who will fetch them? It is " name "!"
-    if (kind == 2) return note "\\nThe helper told " name ": all " things " are in the box. The shop is open until " day "."
+    if (kind == 2) return note "\\n" name " told the helper: all " things " are in the box. The shop is open until " day "."
     if (kind == 3) return note "\\nIt was a " day " morning. There were " things " in a bag, and the customer was " name "."
     if (kind == 4) return "What does " name " like? " number " things, all of them " colour ". They are " item ", and it is " day " today."
-    if (kind == 5) return note "\\nThe " item " of " name " are " colour ". I can see " number " of them. We write: " day "."
-    return "Who has " things "? Not " OTHER ", but " name ". When? " day ", before the morning comes."
+    if (kind == 5) return note "\\n" name " said: the " item " are " colour ". I can see " number " of them. We write: " day "."
+    return "Who has " things "? It is " name ".\\n" name " said it, not " OTHER ". When? " day ", before the morning comes."
 }
 
 # A list of any words, and the same list again.

@@ -146,12 +146,12 @@ evaluate full --model $out/full
 
 say
 say '# LoRA: the base stays as it is, small matrices beside its weights learn'
-train lora --lora-r 16 --lora-alpha 32 --learning-rate 3e-3
+train lora --lora-r 16 --lora-alpha 32 --learning-rate 5e-3
 evaluate lora --model "$demo/base" --adapter $out/lora --base false
 
 say
 say '# QLoRA: the same over a base in 4 bits'
-train qlora --load-in-4bit --bnb-4bit-use-double-quant --lora-r 16 --lora-alpha 32 --learning-rate 3e-3
+train qlora --load-in-4bit --bnb-4bit-use-double-quant --lora-r 16 --lora-alpha 32 --learning-rate 5e-3
 evaluate qlora --model "$demo/base" --adapter $out/qlora --load-in-4bit --bnb-4bit-use-double-quant \
     --base false
 

@@ -43,13 +43,15 @@ static void close_run(struct run *r)
 
 static void report_data(const char *path, const struct lt_dataset *ds, int64_t max_length)
 {
-    if (ds->truncated > 0 || ds->dropped > 0)
-        fprintf(
-            stderr,
-            "lora-train: %s: %lld of %lld rows were longer than --max-length %lld and cut (the longest had %d tokens), "
-            "%lld of them left no target and were dropped\n",
-            path, (long long)(ds->truncated + ds->dropped), (long long)ds->rows, (long long)max_length,
-            ds->longest_before, (long long)ds->dropped);
+    if (ds->truncated > 0)
+        lt_log(
+            LT_LOG_WARNING,
+            "%s: %lld of %lld rows are longer than --max-length %lld and were cut (the longest has %d tokens)",
+            path, (long long)ds->truncated, (long long)ds->rows, (long long)max_length, ds->longest_before);
+    if (ds->dropped > 0)
+        lt_log(LT_LOG_WARNING, "%s: %lld of %lld rows were left out: nothing in them is a target%s", path,
+               (long long)ds->dropped, (long long)ds->rows,
+               ds->longest_before > max_length ? " within --max-length" : "");
 }
 
 static enum lt_status load_datasets(struct run *r, struct lt_error *err)
@@ -256,6 +258,17 @@ static enum lt_status check_adapter(struct run *r, struct lt_error *err)
     return status;
 }
 
+static void warn_of_earlier_run(const char *output_dir)
+{
+    char *last;
+    if (lt_trainer_last_checkpoint(output_dir, &last, NULL) != LT_OK)
+        return;
+    lt_log(LT_LOG_WARNING,
+           "%s is of an earlier run and stays; `--resume-from-checkpoint last` takes the highest number",
+           last);
+    lt_free(last);
+}
+
 static enum lt_status prepare(struct run *r, struct lt_error *err)
 {
     const struct train_options *o = &r->command.o;
@@ -263,6 +276,8 @@ static enum lt_status prepare(struct run *r, struct lt_error *err)
     if (o->output_dir && !o->plan && !o->dump_step) {
         LT_TRY(lt_dir_create(o->output_dir, err));
         LT_TRY(lt_dir_check_writable(o->output_dir, err));
+        if (!o->resume)
+            warn_of_earlier_run(o->output_dir);
     }
     LT_TRY(cli_session_open(&r->session, &o->model, o->data || o->eval_data, err));
     LT_TRY(load_datasets(r, err));
@@ -290,7 +305,14 @@ static enum lt_status train(struct run *r, struct lt_error *err)
     LT_TRY(o->resume ? lt_trainer_resume(r->trainer, r->resume_path, err) : start_parameters(r, err));
     if (o->dump_step)
         return lt_trainer_dump_step(r->trainer, o->dump_step, err);
-    return lt_trainer_run(r->trainer, err);
+    LT_TRY(lt_trainer_run(r->trainer, err));
+    if (!r->session.tokenizer)
+        return LT_OK;
+    if (o->full_finetune)
+        printf("Done.  Try it: lora-generate --model %s\n", o->output_dir);
+    else
+        printf("Done.  Try it: lora-generate --model %s --adapter %s\n", o->model.model, o->output_dir);
+    return LT_OK;
 }
 
 static char *join_arguments(int argc, char **argv)

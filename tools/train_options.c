@@ -30,7 +30,7 @@ static const struct train_options defaults = {
     .eval_strategy = "no",
     .save_strategy = "steps",
     .logging_strategy = "steps",
-    .logging_steps = 500,
+    .logging_steps = 10,
     .save_steps = 500,
 };
 
@@ -149,7 +149,8 @@ static void output_rows(struct table *t, struct train_options *o)
     row(t, "logging-first-step", NULL, CLI_FLAG, &o->logging_first_step, "log step 1 as well");
     choice(t, "eval-strategy", "evaluation-strategy", &o->eval_strategy, "no,steps,epoch",
            "when to evaluate");
-    number(t, "eval-steps", NULL, CLI_DOUBLE, &o->eval_steps, 0, 1e12, "evaluate every so many steps");
+    number(t, "eval-steps", NULL, CLI_DOUBLE, &o->eval_steps, 0, 1e12,
+           "evaluate every so many steps; 0: as --logging-steps");
     choice(t, "save-strategy", NULL, &o->save_strategy, "no,steps,epoch", "when to write checkpoint-N");
     number(t, "save-steps", NULL, CLI_DOUBLE, &o->save_steps, 0, 1e12,
            "write checkpoint-N every so many steps");
@@ -214,6 +215,9 @@ enum lt_status train_options_check(struct train_command *c, struct lt_error *err
     if (o->full_finetune && o->model.load_in_4bit)
         return lt_fail(err, LT_ERR_INVALID,
                        "--full-finetune cannot train 4-bit weights: leave --load-in-4bit out");
+    if (o->full_finetune && !missing(o->output_dir) && strcmp(o->output_dir, o->model.model) == 0)
+        return lt_fail(err, LT_ERR_INVALID,
+                       "--output-dir is the model's own folder: the result would overwrite the model");
     if (o->full_finetune && o->init_adapter)
         return lt_fail(err, LT_ERR_INVALID, "--full-finetune and --init-adapter exclude each other");
     if (o->full_finetune && !cli_seen(&c->program, "learning-rate"))
