@@ -7,7 +7,7 @@
 struct lt_backend_request {
     const char *device; /* "auto" or "cpu" */
     int threads;        /* 0: all processors this process may use */
-    const char *isa;    /* LT_CPU: ref, avx2, avx512, …; NULL: the best there is */
+    const char *isa;    /* LT_CPU: ref, avx2, avx512, amx, neon; NULL: the best there is */
     const char *gemm;   /* LT_GEMM: openblas, native, ref; NULL: the measured table's choice */
 };
 

@@ -2,12 +2,22 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "core/base/strbuf.h"
 #include "core/base/system.h"
+
+void cli_settle_threads(char **argv)
+{
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
+        return;
+    if (setenv("GOMP_SPINCOUNT", "10000", 1) != 0 || setenv("OPENBLAS_NUM_THREADS", "1", 0) != 0)
+        return;
+    execv("/proc/self/exe", argv); /* where there is none, the defaults stay */
+}
 
 int cli_report(const char *program, const struct lt_error *err)
 {

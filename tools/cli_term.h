@@ -11,6 +11,11 @@
 /* "program: sentence" on stderr.  Exit status for a status: 2 for LT_ERR_INVALID (usage), 130 cancelled, else 1. */
 int cli_report(const char *program, const struct lt_error *err);
 
+/* First call of main.  OpenMP's waiting threads spin by default, which on a machine with other work costs a multiple of
+ * the run.  The runtime reads its settings before main, so the program starts itself once more with
+ * GOMP_SPINCOUNT set (and OpenBLAS's own threads off), unless the caller chose. */
+void cli_settle_threads(char **argv);
+
 /* SIGINT, SIGTERM and a lost terminal request cancellation; a second signal ends the process at once.  Library log
  * lines go to stderr. */
 void cli_init(const char *program);

@@ -28,6 +28,7 @@ static void print_help(void)
 int main(int argc, char **argv)
 {
     struct lt_error err = {0};
+    cli_settle_threads(argv);
     cli_init("lora-bench");
     if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         print_help();

@@ -428,6 +428,7 @@ int main(int argc, char **argv)
         .option_count = count + OWN_OPTION_COUNT,
         .config_path = &o.config,
     };
+    cli_settle_threads(argv);
     cli_init("lora-generate");
     cli_parse(&program, argc, argv);
     enum lt_status status = generate(&r, &err);

@@ -328,6 +328,7 @@ int main(int argc, char **argv)
 {
     static struct run r;
     struct lt_error err = {0};
+    cli_settle_threads(argv);
     cli_init("lora-train");
     train_command_init(&r.command);
     cli_parse(&r.command.program, argc, argv);
