@@ -128,7 +128,7 @@ static enum lt_status cpu_buffer_read(struct lt_backend *be, struct lt_buffer *b
     (void)be;
     LT_TRY(check_range(b, offset, n, err));
     memcpy(dst, b->data + offset, n);
-    return LT_OK;
+    return b->paged ? lt_file_scratch_release(&b->pages, offset, n, err) : LT_OK;
 }
 
 static enum lt_status cpu_buffer_zero(struct lt_backend *be, struct lt_buffer *b, size_t offset, size_t n,

@@ -34,7 +34,7 @@ struct lt_file_scratch {
     bool in_memory; /* the folder's file system keeps its files in memory: nothing can be given back */
 };
 
-/* An unnamed file of size > 0 bytes in dir, its place on the disk reserved.  Its dirty pages count in
+/* An unnamed file of size > 0 bytes in dir, its place on the disk reserved.  Its pages in memory count in
  * lt_memory_stat(). */
 enum lt_status lt_file_scratch_open(struct lt_file_scratch *s, const char *dir, size_t size,
                                     struct lt_error *err) LT_MUST_USE;

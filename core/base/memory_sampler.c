@@ -28,12 +28,26 @@ static void take_sample(struct lt_memory_sampler *s)
     }
 }
 
-static struct timespec time_after(const struct timespec *interval)
+/* Processor time of this thread. */
+static double thread_seconds(void)
 {
     struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* The interval from now, or ten times `took` seconds when that is longer. */
+static struct timespec time_after(const struct timespec *interval, double took)
+{
+    struct timespec t, pause = *interval;
+    double least = 10 * took;
+    if (least > (double)pause.tv_sec + 1e-9 * (double)pause.tv_nsec) {
+        pause.tv_sec = (time_t)least;
+        pause.tv_nsec = (long)((least - floor(least)) * 1e9);
+    }
     clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_sec += interval->tv_sec;
-    t.tv_nsec += interval->tv_nsec;
+    t.tv_sec += pause.tv_sec;
+    t.tv_nsec += pause.tv_nsec;
     if (t.tv_nsec >= 1000000000L) {
         t.tv_nsec -= 1000000000L;
         t.tv_sec++;
@@ -47,9 +61,11 @@ static void *sampler_main(void *user)
     pthread_mutex_lock(&s->lock);
     while (!s->stop) {
         pthread_mutex_unlock(&s->lock);
+        double start = thread_seconds();
         take_sample(s);
+        double took = thread_seconds() - start;
         pthread_mutex_lock(&s->lock);
-        struct timespec until = time_after(&s->interval);
+        struct timespec until = time_after(&s->interval, took);
         while (!s->stop && pthread_cond_timedwait(&s->wake, &s->lock, &until) == 0) {
         }
     }

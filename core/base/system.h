@@ -14,20 +14,22 @@ double lt_wall_seconds(void);  /* since 1970 */
 /* Memory of this process, bytes.  peak definition of the project: anonymous + shared + dirty file pages. */
 struct lt_memory_stat {
     uint64_t rss_anon, rss_shmem, rss_file; /* /proc/self/status */
-    uint64_t file_dirty;                    /* dirty pages of our own file mappings (0 when there are none) */
+    uint64_t file_dirty; /* our own writable file mappings: their pages in memory, at least the dirty ones */
 };
 /* All zero where the system does not tell. */
 void lt_memory_stat(struct lt_memory_stat *stat);
 uint64_t lt_memory_counted(const struct lt_memory_stat *stat); /* rss_anon + rss_shmem + file_dirty */
-/* Makes lt_memory_stat() count the dirty pages of a writable shared file mapping of ours; without
- * any it does not walk the mappings.  Not for files on tmpfs: rss_shmem has those already.
+/* Makes lt_memory_stat() count the pages of a writable shared file mapping of ours.  Clean ones too: only the owner
+ * dirties pages and gives them back behind its work, and telling them apart costs tens of milliseconds for each GB of
+ * memory.  Not for files on tmpfs: rss_shmem has those already.
  * False when the table (64 mappings) is full: the pages are then not counted. */
 bool lt_memory_track_file_mapping(const void *addr, size_t size);
 void lt_memory_untrack_file_mapping(const void *addr); /* before munmap; an unknown address is fine */
 /* Memory the machine can still give (MemAvailable, bounded by the cgroup limit); 0 = unknown. */
 uint64_t lt_memory_available(void);
 
-/* Samples lt_memory_counted() from a thread of its own; the highest value so far. */
+/* Samples lt_memory_counted() from a thread of its own; the highest value so far.  Where a sample takes long (large
+ * tracked mappings) the interval grows, so that sampling takes a tenth of a processor at most. */
 struct lt_memory_sampler;
 enum lt_status lt_memory_sampler_create(struct lt_memory_sampler **sampler, double interval_seconds,
                                         struct lt_error *err) LT_MUST_USE;

@@ -196,7 +196,7 @@ static enum lt_status allocate(struct lt_trainer *t, struct lt_error *err)
     }
     LT_TRY(lt_engine_allocate(t->engine, err));
     LT_TRY(lt_optimizer_allocate(t->optimizer, t->config.output_dir, err));
-    LT_TRY(lt_engine_zero_grads(t->engine, err));
+    /* The gradients are zeros already.  Writing zeros would bring them into memory beside the caller's values. */
     t->started = true;
     return LT_OK;
 }

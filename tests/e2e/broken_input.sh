@@ -166,6 +166,7 @@ with_model two-evaluations 2 '--eval-data|--val-split exclude each other' --eval
 with_model packing-of-tokens 2 '--packing need|--data' --packing
 with_model full-in-4-bits 2 '--full-finetune|--load-in-4bit' --full-finetune --load-in-4bit
 with_model full-and-adapter 2 '--full-finetune and --init-adapter' --full-finetune --init-adapter "$golden/lora/adapter"
+with_model result-over-the-model 2 "--output-dir is the model's own folder" --full-finetune --output-dir "$tmp/m"
 with_model evaluation-of-nothing 2 '--eval-strategy steps needs --eval-data' --eval-strategy steps
 with_model unknown-module 2 '"nothing"|q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj' \
     --target-modules nothing

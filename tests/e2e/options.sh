@@ -104,6 +104,21 @@ done
     not_ok plan-writes-nothing 'there is an output folder'
 
 # ---- what is shown ----
+# A folder that was used before: said, and the checkpoints of before stay.
+for again in 0 1; do
+    train --model m --data rows.jsonl --output-dir used --max-steps $((2 - again)) --lora-r 2 --max-length 60
+done
+if grep -q "warning: used/checkpoint-2 is of an earlier run" err && [ -d used/checkpoint-1 ] && [ -d used/checkpoint-2 ]; then
+    ok earlier-run
+else
+    not_ok earlier-run 'not said, or a checkpoint is missing'
+fi
+if grep -q 'warning: rows.jsonl: [0-9]* of 24 rows are longer than --max-length 60 and were cut' err; then
+    ok rows-cut
+else
+    not_ok rows-cut 'stderr does not say so'
+fi
+
 if train --plan --model m --pretokenized "$batches" --lora-r 4 --load-in-4bit --max-steps 7 --threads 1; then
     awk '
     function bytes(n, unit) {

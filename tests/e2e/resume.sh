@@ -71,6 +71,7 @@ check()
     resume_at=3
     check lora-accumulated $token_data $lora --grad-accum 2
     check qlora $token_data $lora --load-in-4bit --use-nested-quant --grad-accum 2
+    check lora-8bit-optimizer $token_data $lora --lora-r 64 --optim adamw_8bit
     check full-accumulated $token_data $full --grad-accum 2 --weight-decay 0.1
     check text $text_data $lora
     check text-accumulated $text_data $lora --grad-accum 2 --val-split 0.2 --eval-strategy steps --eval-steps 2

@@ -148,8 +148,7 @@ static void test_tracked_mapping(void **state)
     assert_true(lt_memory_track_file_mapping(p, size));
     memset(p, 2, size / 2);
     lt_memory_stat(&stat);
-    /* The kernel may be writing pages back meanwhile, so that fewer are dirty; never more. */
-    assert_true(stat.file_dirty > 0 && stat.file_dirty <= size / 2 + SLACK);
+    assert_true(stat.file_dirty >= size / 2 && stat.file_dirty <= size / 2 + SLACK);
     assert_int_equal(msync(p, size, MS_SYNC), 0);
     lt_memory_untrack_file_mapping(p + 1); /* unknown */
     lt_memory_untrack_file_mapping(p);
