@@ -30,7 +30,7 @@ static const struct train_options defaults = {
     .eval_strategy = "no",
     .save_strategy = "steps",
     .logging_strategy = "steps",
-    .logging_steps = 10,
+    .logging_steps = 500,
     .save_steps = 500,
 };
 
