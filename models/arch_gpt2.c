@@ -75,7 +75,7 @@ static enum lt_status read_sizes(struct lt_model *m, struct gpt2_config *c, cons
                            &m->max_positions, err));
     LT_TRY(lt_config_count(cfg, "n_inner", NULL, 4 * m->hidden, LT_CONFIG_MAX_WIDTH, &c->inner, err));
     if (m->hidden % m->heads != 0)
-        return lt_fail(err, LT_ERR_INVALID, "%s: n_embd %d is not a multiple of n_head %d", cfg->where,
+        return lt_fail(err, LT_ERR_FORMAT, "%s: n_embd %d is not a multiple of n_head %d", cfg->where,
                        (int)m->hidden, (int)m->heads);
     m->kv_heads = m->heads;
     m->head_dim = m->hidden / m->heads;

@@ -83,13 +83,13 @@ static enum lt_status read_heads(struct lt_model *m, const struct lt_config *cfg
     LT_TRY(
         lt_config_count(cfg, "num_key_value_heads", NULL, m->heads, LT_CONFIG_MAX_HEADS, &m->kv_heads, err));
     if (m->heads % m->kv_heads != 0)
-        return lt_fail(err, LT_ERR_INVALID,
+        return lt_fail(err, LT_ERR_FORMAT,
                        "%s: num_attention_heads %d is not a multiple of num_key_value_heads %d", cfg->where,
                        (int)m->heads, (int)m->kv_heads);
     const json_t *head_dim = json_object_get(cfg->json, "head_dim");
     if ((!head_dim || json_is_null(head_dim)) && m->hidden % m->heads != 0)
         return lt_fail(
-            err, LT_ERR_INVALID,
+            err, LT_ERR_FORMAT,
             "%s: hidden_size %d is not a multiple of num_attention_heads %d, and there is no head_dim",
             cfg->where, (int)m->hidden, (int)m->heads);
     /* heads * head_dim stays within the widest allowed matrix */

@@ -24,7 +24,7 @@ enum lt_status lt_config_count(const struct lt_config *cfg, const char *key, con
     int64_t n = fallback;
     LT_TRY(lt_json_get_i64(cfg->json, key, &n, cfg->where, err));
     if (n < 1 || n > max)
-        return lt_fail(err, LT_ERR_INVALID, "%s: %s is %lld; it must lie between 1 and %d", cfg->where, key,
+        return lt_fail(err, LT_ERR_FORMAT, "%s: %s is %lld; it must lie between 1 and %d", cfg->where, key,
                        (long long)n, (int)max);
     *out = (int32_t)n;
     return LT_OK;
@@ -36,7 +36,7 @@ enum lt_status lt_config_number(const struct lt_config *cfg, const char *key, do
     double v = fallback;
     LT_TRY(lt_json_get_double(cfg->json, key, &v, cfg->where, err));
     if (!(v >= lo && v <= hi))
-        return lt_fail(err, LT_ERR_INVALID, "%s: %s is %g; it must lie between %g and %g", cfg->where, key, v,
+        return lt_fail(err, LT_ERR_FORMAT, "%s: %s is %g; it must lie between %g and %g", cfg->where, key, v,
                        lo, hi);
     *out = v;
     return LT_OK;

@@ -68,7 +68,7 @@ static enum lt_status scale_llama3(struct lt_rope *rope, struct scaling *s, stru
     LT_TRY(lt_config_count(&s->params, "original_max_position_embeddings", NULL, 0, LT_CONFIG_MAX_POSITIONS,
                            &original, err));
     if (!(hi > lo))
-        return lt_fail(err, LT_ERR_INVALID, "%s: high_freq_factor %g must be above low_freq_factor %g",
+        return lt_fail(err, LT_ERR_FORMAT, "%s: high_freq_factor %g must be above low_freq_factor %g",
                        s->params.where, hi, lo);
     float factor = (float)s->factor;
     for (int32_t k = 0; k < rope->rotary / 2; k++) {
@@ -153,7 +153,7 @@ static enum lt_status divide_by_list(float *inv_freq, int32_t n, const struct sc
     for (int32_t k = 0; k < n; k++) {
         double v = json_number_value(json_array_get(list, (size_t)k));
         if (!(v > 1e-6 && v < 1e9))
-            return lt_fail(err, LT_ERR_INVALID, "%s: %s[%d] must be a positive number", s->params.where, key,
+            return lt_fail(err, LT_ERR_FORMAT, "%s: %s[%d] must be a positive number", s->params.where, key,
                            (int)k);
         inv_freq[k] /= (float)v;
     }
@@ -237,7 +237,7 @@ enum lt_status lt_rope_init(struct lt_rope *rope, const struct lt_config *cfg, d
     rope->max_positions = max_positions;
     rope->attention_factor = 1;
     if (rope->rotary < 2 || rope->rotary % 2 != 0)
-        return lt_fail(err, LT_ERR_INVALID,
+        return lt_fail(err, LT_ERR_FORMAT,
                        "%s: %d of the %d elements of a head would be rotated; an even number is needed",
                        cfg->where, (int)rope->rotary, (int)head_dim);
     rope->inv_freq = lt_alloc_array((size_t)rope->rotary / 2, sizeof *rope->inv_freq);

@@ -212,27 +212,27 @@ static void longrope(void **state)
 static void refused(void **state)
 {
     (void)state;
-    refuse("{\"rope_theta\": 0}", LT_ERR_INVALID, "rope_theta is 0");
+    refuse("{\"rope_theta\": 0}", LT_ERR_FORMAT, "rope_theta is 0");
     refuse("{\"rope_theta\": \"10000\"}", LT_ERR_FORMAT, "rope_theta");
-    refuse("{\"rope_parameters\": {\"rope_theta\": -5.0}}", LT_ERR_INVALID, "rope_theta");
+    refuse("{\"rope_parameters\": {\"rope_theta\": -5.0}}", LT_ERR_FORMAT, "rope_theta");
     refuse("{\"rope_scaling\": 4}", LT_ERR_FORMAT, "rope_scaling must be an object");
     refuse("{\"rope_scaling\": {\"type\": \"ntk\"}}", LT_ERR_UNSUPPORTED, "\"ntk\"");
     refuse("{\"rope_scaling\": {\"type\": \"linear\"}}", LT_ERR_FORMAT, "factor");
-    refuse("{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 0}}", LT_ERR_INVALID, "factor is 0");
-    refuse("{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 1e300}}", LT_ERR_INVALID, "factor");
+    refuse("{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 0}}", LT_ERR_FORMAT, "factor is 0");
+    refuse("{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 1e300}}", LT_ERR_FORMAT, "factor");
     refuse("{\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8}}", LT_ERR_FORMAT, "low_freq_factor");
     refuse(
         "{\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4, "
         "\"original_max_position_embeddings\": 64}}",
-        LT_ERR_INVALID, "must be above");
+        LT_ERR_FORMAT, "must be above");
     refuse(
         "{\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1, \"high_freq_factor\": 4, "
         "\"original_max_position_embeddings\": 0}}",
-        LT_ERR_INVALID, "original_max_position_embeddings is 0");
+        LT_ERR_FORMAT, "original_max_position_embeddings is 0");
     refuse("{\"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1], \"long_factor\": [1]}}",
            LT_ERR_FORMAT, "short_factor of 64 numbers");
-    refuse("{\"partial_rotary_factor\": 0.01}", LT_ERR_INVALID, "would be rotated");
-    refuse("{\"partial_rotary_factor\": 2}", LT_ERR_INVALID, "partial_rotary_factor");
+    refuse("{\"partial_rotary_factor\": 0.01}", LT_ERR_FORMAT, "would be rotated");
+    refuse("{\"partial_rotary_factor\": 2}", LT_ERR_FORMAT, "partial_rotary_factor");
 }
 
 int main(void)
