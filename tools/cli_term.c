@@ -16,7 +16,12 @@ void cli_settle_threads(char **argv)
         return;
     if (setenv("GOMP_SPINCOUNT", "10000", 1) != 0 || setenv("OPENBLAS_NUM_THREADS", "1", 0) != 0)
         return;
-    execv("/proc/self/exe", argv); /* where there is none, the defaults stay */
+    char path[4096]; /* where the link cannot be read, the defaults stay */
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (n <= 0)
+        return;
+    path[n] = '\0';
+    execv(path, argv);
 }
 
 int cli_report(const char *program, const struct lt_error *err)

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #if defined(__linux__)
@@ -49,18 +50,47 @@ static enum lt_status create_file(const char *dir, int *fd, struct lt_error *err
     return status;
 }
 
-/* Without its place on the disk, writing to the mapping would end in SIGBUS on a full one. */
+/* The file needs no durability: where there is a way to write pages back without the file system's journal and the
+ * disk's cache taking part, it is used. */
+static int write_back(int fd, size_t begin, size_t n)
+{
+#if defined(SYNC_FILE_RANGE_WRITE)
+    int rc;
+    do
+        rc =
+            sync_file_range(fd, (off_t)begin, (off_t)n,
+                            SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+    while (rc != 0 && errno == EINTR);
+    if (rc == 0 || errno == EIO || errno == ENOSPC)
+        return rc;
+#endif
+    return fdatasync(fd);
+}
+
+/* Writes zeros: without its place on the disk, a write to the mapping would end in SIGBUS on a full one.  Reserved but
+ * unwritten space (posix_fallocate) makes the first access to the pages many times slower than this. */
 static enum lt_status reserve(int fd, const char *dir, size_t size, struct lt_error *err)
 {
-    int error;
-    do
-        error = posix_fallocate(fd, 0, (off_t)size);
-    while (error == EINTR);
-    if (error == EOPNOTSUPP || error == EINVAL)
-        error = ftruncate(fd, (off_t)size) == 0 ? 0 : errno;
-    if (error == 0)
-        return LT_OK;
-    return lt_fail_errno(err, error, "cannot reserve %zu bytes for paged memory in '%s'", size, dir);
+    enum { PIECE = 1 << 20 };
+    enum lt_status status = LT_OK;
+    struct statvfs fs;
+    if (fstatvfs(fd, &fs) == 0 && fs.f_frsize > 0 && size / fs.f_frsize > fs.f_bavail)
+        return lt_fail_errno(err, ENOSPC, "cannot reserve %zu bytes for paged memory in '%s'", size, dir);
+    void *zeros = lt_alloc_zero(1, PIECE);
+    if (!zeros)
+        return lt_fail(err, LT_ERR_NOMEM, "%s: out of memory while reserving paged memory", dir);
+    for (size_t at = 0; at < size && status == LT_OK;) {
+        size_t n = size - at < PIECE ? size - at : PIECE;
+        ssize_t done = pwrite(fd, zeros, n, (off_t)at);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0 || write_back(fd, at, n) != 0)
+            status =
+                lt_fail_errno(err, errno, "cannot reserve %zu bytes for paged memory in '%s'", size, dir);
+        at += done > 0 ? (size_t)done : 0;
+    }
+    lt_free(zeros);
+    return status;
 }
 
 static enum lt_status map_file(struct lt_file_scratch *s, const char *dir, struct lt_error *err)
@@ -108,23 +138,6 @@ void lt_file_scratch_close(struct lt_file_scratch *s)
     *s = (struct lt_file_scratch){.fd = -1};
 }
 
-/* The file needs no durability: where there is a way to write pages back without the file system's journal and the
- * disk's cache taking part, it is used. */
-static int write_back(struct lt_file_scratch *s, size_t begin, size_t n)
-{
-#if defined(SYNC_FILE_RANGE_WRITE)
-    int rc;
-    do
-        rc =
-            sync_file_range(s->fd, (off_t)begin, (off_t)n,
-                            SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
-    while (rc != 0 && errno == EINTR);
-    if (rc == 0 || errno == EIO || errno == ENOSPC)
-        return rc;
-#endif
-    return msync(s->data + begin, n, MS_SYNC);
-}
-
 enum lt_status lt_file_scratch_release(struct lt_file_scratch *s, size_t offset, size_t n,
                                        struct lt_error *err)
 {
@@ -134,7 +147,7 @@ enum lt_status lt_file_scratch_release(struct lt_file_scratch *s, size_t offset,
         n = s->size - offset;
     size_t page = (size_t)sysconf(_SC_PAGESIZE), begin = offset & ~(page - 1);
     n += offset - begin;
-    if (write_back(s, begin, n) != 0)
+    if (write_back(s->fd, begin, n) != 0)
         return lt_fail_errno(err, errno, "cannot write %zu bytes of paged memory to its file", n);
     madvise(s->data + begin, n, MADV_DONTNEED);
     return LT_OK;

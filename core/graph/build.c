@@ -16,13 +16,13 @@ int lt_build_input(struct lt_build *b, enum lt_input which)
     switch (which) {
     case LT_IN_LABEL_ROWS:
     case LT_IN_LABELS:
-        return lt_graph_extern(b->graph, LT_EXT_INPUT, which, LT_I32, LT_ROWS_LABELS, 0, 1);
+        return lt_graph_extern(b->graph, LT_EXT_INPUT, (int)which, LT_I32, LT_ROWS_LABELS, 0, 1);
     case LT_IN_ROPE_TABLE:
     case LT_IN_ROPE_TABLE_LOCAL:
-        return lt_graph_extern(b->graph, LT_EXT_INPUT, which, LT_F32, LT_ROWS_FIXED, m->table_positions,
+        return lt_graph_extern(b->graph, LT_EXT_INPUT, (int)which, LT_F32, LT_ROWS_FIXED, m->table_positions,
                                m->rotary);
     default:
-        return lt_graph_extern(b->graph, LT_EXT_INPUT, which, LT_I32, LT_ROWS_TOKENS, 0, 1);
+        return lt_graph_extern(b->graph, LT_EXT_INPUT, (int)which, LT_I32, LT_ROWS_TOKENS, 0, 1);
     }
 }
 

@@ -96,7 +96,7 @@ static void test_failures(void **state)
     /* More than any disk has: an error now, not a signal later. */
     assert_int_equal(lt_file_scratch_open(&s, lt_test_temp_dir(), (size_t)1 << 55, &err), LT_ERR_IO);
     assert_null(s.data);
-    for (int n = 1; n <= 2; n++) {
+    for (int n = 1; n <= 3; n++) {
         lt_alloc_fail_at(n);
         assert_int_equal(lt_file_scratch_open(&s, lt_test_temp_dir(), 4096, &err), LT_ERR_NOMEM);
         lt_alloc_fail_at(0);

@@ -184,7 +184,7 @@ static void panels_copy_avx512(float *dst, int64_t kc, int64_t k0, const float *
         d = dst + full * stride + (k0 + p) * vectors * LANES;
         for (int v = 0; v < vectors; v++) {
             int left = rest - v * LANES;
-            __mmask16 mask = left >= LANES ? 0xffff : (__mmask16)((1u << left) - 1);
+            __mmask16 mask = (__mmask16)(left >= LANES ? 0xffffu : (1u << left) - 1u);
             _mm512_storeu_ps(d + v * LANES, _mm512_maskz_loadu_ps(mask, s + v * LANES));
         }
     }
