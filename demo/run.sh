@@ -77,7 +77,7 @@ train()
     name=$1
     shift
     run "$name" lora-train --model "$demo/base" "$@" --data $out/train.jsonl --max-length 96 \
-        --num-train-epochs 3 --per-device-train-batch-size 8 --logging-steps 100 --save-strategy no \
+        --num-train-epochs 4 --per-device-train-batch-size 8 --logging-steps 100 --save-strategy no \
         --output-dir "$out/$name"
 }
 
