@@ -118,8 +118,10 @@ static enum lt_status cpu_buffer_write(struct lt_backend *be, struct lt_buffer *
 {
     (void)be;
     LT_TRY(check_range(b, offset, n, err));
+    if (b->paged)
+        return lt_file_scratch_write(&b->pages, src, n, offset, err);
     memcpy(b->data + offset, src, n);
-    return b->paged ? lt_file_scratch_release(&b->pages, offset, n, err) : LT_OK;
+    return LT_OK;
 }
 
 static enum lt_status cpu_buffer_read(struct lt_backend *be, struct lt_buffer *b, size_t offset, void *dst,
@@ -127,8 +129,10 @@ static enum lt_status cpu_buffer_read(struct lt_backend *be, struct lt_buffer *b
 {
     (void)be;
     LT_TRY(check_range(b, offset, n, err));
+    if (b->paged)
+        return lt_file_scratch_read(&b->pages, dst, n, offset, err);
     memcpy(dst, b->data + offset, n);
-    return b->paged ? lt_file_scratch_release(&b->pages, offset, n, err) : LT_OK;
+    return LT_OK;
 }
 
 static enum lt_status cpu_buffer_zero(struct lt_backend *be, struct lt_buffer *b, size_t offset, size_t n,
@@ -267,16 +271,24 @@ static void fill_call(struct lt_cpu_call *c, const struct lt_program *p, const s
     }
 }
 
-/* What an op has written to paged buffers leaves memory before the next op runs. */
-static enum lt_status release_pages(const struct lt_program *p, const struct lt_node *n,
-                                    const struct lt_run *run, struct lt_error *err)
+/* The pages of paged buffers that node number i writes. */
+enum page_move { PAGES_PREFETCH, PAGES_TAKE, PAGES_RELEASE };
+
+static enum lt_status move_pages(const struct lt_program *p, size_t i, const struct lt_run *run,
+                                 enum page_move move, struct lt_error *err)
 {
-    for (int k = 0; k < LT_MAX_OUT; k++) {
-        const struct lt_value *v = n->out[k] >= 0 ? &p->graph.values[n->out[k]] : NULL;
-        const struct lt_binding *b = v && v->storage == LT_STORE_EXTERN ? &run->bindings[n->out[k]] : NULL;
-        if (b && b->buffer && b->buffer->paged)
-            LT_TRY(lt_file_scratch_release(&b->buffer->pages, b->offset + extern_offset(v),
-                                           lt_value_bytes(v, &p->capacity), err));
+    for (int k = 0; i < p->graph.node_count && k < LT_MAX_OUT; k++) {
+        int number = p->graph.nodes[i].out[k];
+        const struct lt_value *v = number >= 0 ? &p->graph.values[number] : NULL;
+        const struct lt_binding *b = v && v->storage == LT_STORE_EXTERN ? &run->bindings[number] : NULL;
+        if (!b || !b->buffer || !b->buffer->paged)
+            continue;
+        size_t at = b->offset + extern_offset(v), n = lt_value_bytes(v, &p->capacity);
+        if (move == PAGES_PREFETCH)
+            lt_file_scratch_prefetch(&b->buffer->pages, at, n);
+        else
+            LT_TRY(move == PAGES_TAKE ? lt_file_scratch_take(&b->buffer->pages, at, n, err)
+                                      : lt_file_scratch_release(&b->buffer->pages, at, n, err));
     }
     return LT_OK;
 }
@@ -298,13 +310,15 @@ static enum lt_status cpu_run(struct lt_backend *be, const struct lt_compiled *c
     for (size_t i = 0; i < p->graph.node_count; i++) {
         enum lt_op op = p->graph.nodes[i].op;
         double start = times ? lt_clock_seconds() : 0;
+        LT_TRY(move_pages(p, i, run, PAGES_TAKE, err));
+        LT_TRY(move_pages(p, i + 1, run, PAGES_PREFETCH, err));
         fill_call(&c, p, &p->graph.nodes[i], run);
         lt_cpu_op_table[op](&c);
         if (times) {
             times[op].seconds += lt_clock_seconds() - start;
             times[op].calls++;
         }
-        LT_TRY(release_pages(p, &p->graph.nodes[i], run, err));
+        LT_TRY(move_pages(p, i, run, PAGES_RELEASE, err));
     }
     return LT_OK;
 }

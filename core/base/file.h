@@ -39,10 +39,21 @@ struct lt_file_scratch {
 enum lt_status lt_file_scratch_open(struct lt_file_scratch *s, const char *dir, size_t size,
                                     struct lt_error *err) LT_MUST_USE;
 void lt_file_scratch_close(struct lt_file_scratch *s); /* zeroed or closed ones are accepted */
+/* Brings [offset, offset+n), clamped to size, into memory for writing.  Not needed before an access, which does that page
+ * by page and ends the process where the disk fails. */
+enum lt_status lt_file_scratch_take(struct lt_file_scratch *s, size_t offset, size_t n, struct lt_error *err)
+    LT_MUST_USE;
+/* Hint: take() comes soon.  Never fails. */
+void lt_file_scratch_prefetch(const struct lt_file_scratch *s, size_t offset, size_t n);
 /* Writes the pages that hold [offset, offset+n), clamped to size, to the file and takes them out of memory; the next
  * access brings them back. */
 enum lt_status lt_file_scratch_release(struct lt_file_scratch *s, size_t offset, size_t n,
                                        struct lt_error *err) LT_MUST_USE;
+/* n bytes at offset, within size, from and to the file: nothing stays in memory. */
+enum lt_status lt_file_scratch_read(const struct lt_file_scratch *s, void *dst, size_t n, size_t offset,
+                                    struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_file_scratch_write(struct lt_file_scratch *s, const void *src, size_t n, size_t offset,
+                                     struct lt_error *err) LT_MUST_USE;
 
 /* Reads a whole file (NUL added behind *size bytes; lt_free).  Files above max_size are refused. */
 enum lt_status lt_file_read(const char *path, size_t max_size, char **data, size_t *size,

@@ -14,8 +14,11 @@
 #endif
 
 #include "core/base/alloc.h"
+#include "core/base/checked.h"
 #include "core/base/file_internal.h"
 #include "core/base/system.h"
+
+enum { LARGE_PAGE = 2 << 20 };
 
 /* Files of these file systems are memory (linux/magic.h). */
 static bool lives_in_memory(int fd)
@@ -67,8 +70,26 @@ static int write_back(int fd, size_t begin, size_t n)
     return fdatasync(fd);
 }
 
-/* Writes zeros: without its place on the disk, a write to the mapping would end in SIGBUS on a full one.  Reserved but
- * unwritten space (posix_fallocate) makes the first access to the pages many times slower than this. */
+static enum lt_status put(int fd, const void *src, size_t n, size_t offset, struct lt_error *err)
+{
+    const unsigned char *from = src;
+    size_t begin = offset, all = n;
+    while (n > 0) {
+        ssize_t done = pwrite(fd, from, n, (off_t)offset);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0)
+            return lt_fail_errno(err, errno, "cannot write %zu bytes of paged memory to its file", all);
+        from += done;
+        offset += (size_t)done;
+        n -= (size_t)done;
+    }
+    if (write_back(fd, begin, all) != 0)
+        return lt_fail_errno(err, errno, "cannot write %zu bytes of paged memory to its file", all);
+    return LT_OK;
+}
+
+/* Writes zeros: without its place on the disk, a write to the mapping would end in SIGBUS on a full one. */
 static enum lt_status reserve(int fd, const char *dir, size_t size, struct lt_error *err)
 {
     enum { PIECE = 1 << 20 };
@@ -79,18 +100,11 @@ static enum lt_status reserve(int fd, const char *dir, size_t size, struct lt_er
     void *zeros = lt_alloc_zero(1, PIECE);
     if (!zeros)
         return lt_fail(err, LT_ERR_NOMEM, "%s: out of memory while reserving paged memory", dir);
-    for (size_t at = 0; at < size && status == LT_OK;) {
-        size_t n = size - at < PIECE ? size - at : PIECE;
-        ssize_t done = pwrite(fd, zeros, n, (off_t)at);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done < 0 || write_back(fd, at, n) != 0)
-            status =
-                lt_fail_errno(err, errno, "cannot reserve %zu bytes for paged memory in '%s'", size, dir);
-        at += done > 0 ? (size_t)done : 0;
-    }
+    for (size_t at = 0; at < size && status == LT_OK; at += PIECE)
+        status = put(fd, zeros, size - at < PIECE ? size - at : PIECE, at, err);
     lt_free(zeros);
-    return status;
+    return status == LT_OK ? LT_OK
+                           : lt_fail_prefix(err, status, "cannot reserve %zu bytes in '%s'", size, dir);
 }
 
 static enum lt_status map_file(struct lt_file_scratch *s, const char *dir, struct lt_error *err)
@@ -138,17 +152,79 @@ void lt_file_scratch_close(struct lt_file_scratch *s)
     *s = (struct lt_file_scratch){.fd = -1};
 }
 
+/* [*begin, *end): the pages that hold the range, clamped to the mapping.  False when there are none. */
+static bool whole_pages(const struct lt_file_scratch *s, size_t offset, size_t n, size_t *begin, size_t *end)
+{
+    if (s->in_memory || offset >= s->size || n == 0)
+        return false;
+    *begin = offset & ~((size_t)sysconf(_SC_PAGESIZE) - 1);
+    *end = n < s->size - offset ? offset + n : s->size;
+    return true;
+}
+
+enum lt_status lt_file_scratch_take(struct lt_file_scratch *s, size_t offset, size_t n, struct lt_error *err)
+{
+    size_t begin, end;
+    if (!whole_pages(s, offset, n, &begin, &end))
+        return LT_OK;
+#if defined(__linux__)
+    enum { POPULATE_WRITE = 23 }; /* MADV_POPULATE_WRITE: Linux 5.14; an older one says EINVAL */
+    int rc;
+    do
+        rc = madvise(s->data + begin, end - begin, POPULATE_WRITE);
+    while (rc != 0 && (errno == EINTR || errno == EAGAIN));
+    if (rc != 0 && errno == EFAULT)
+        return lt_fail(err, LT_ERR_IO, "cannot read %zu bytes of paged memory from its file, or write them",
+                       end - begin);
+    if (rc != 0 && errno != EINVAL)
+        return lt_fail_errno(err, errno, "cannot bring %zu bytes of paged memory into memory", end - begin);
+#endif
+    return LT_OK;
+}
+
+void lt_file_scratch_prefetch(const struct lt_file_scratch *s, size_t offset, size_t n)
+{
+    size_t begin, end;
+    if (whole_pages(s, offset, n, &begin, &end))
+        madvise(s->data + begin, end - begin, MADV_WILLNEED);
+}
+
 enum lt_status lt_file_scratch_release(struct lt_file_scratch *s, size_t offset, size_t n,
                                        struct lt_error *err)
 {
-    if (s->in_memory || offset >= s->size || n == 0)
+    size_t begin, end;
+    if (!whole_pages(s, offset, n, &begin, &end))
         return LT_OK;
-    if (n > s->size - offset)
-        n = s->size - offset;
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), begin = offset & ~(page - 1);
-    n += offset - begin;
-    if (write_back(s->fd, begin, n) != 0)
-        return lt_fail_errno(err, errno, "cannot write %zu bytes of paged memory to its file", n);
-    madvise(s->data + begin, n, MADV_DONTNEED);
+    if (write_back(s->fd, begin, end - begin) != 0)
+        return lt_fail_errno(err, errno, "cannot write %zu bytes of paged memory to its file", end - begin);
+    /* One access may have brought in all of a large page of the cache, more than was asked for. */
+    begin &= ~(size_t)(LARGE_PAGE - 1);
+    end = lt_align_up(end, LARGE_PAGE);
+    madvise(s->data + begin, (end < s->size ? end : s->size) - begin, MADV_DONTNEED);
     return LT_OK;
+}
+
+enum lt_status lt_file_scratch_read(const struct lt_file_scratch *s, void *dst, size_t n, size_t offset,
+                                    struct lt_error *err)
+{
+    unsigned char *to = dst;
+    while (n > 0) {
+        ssize_t got = pread(s->fd, to, n, (off_t)offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return lt_fail_errno(err, errno, "cannot read %zu bytes of paged memory from its file", n);
+        if (got == 0)
+            return lt_fail(err, LT_ERR_IO, "the file of paged memory ends at %zu bytes", offset);
+        to += got;
+        offset += (size_t)got;
+        n -= (size_t)got;
+    }
+    return LT_OK;
+}
+
+enum lt_status lt_file_scratch_write(struct lt_file_scratch *s, const void *src, size_t n, size_t offset,
+                                     struct lt_error *err)
+{
+    return put(s->fd, src, n, offset, err);
 }

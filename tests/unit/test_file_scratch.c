@@ -58,6 +58,8 @@ static void test_pages(void **state)
     assert_int_equal(lt_file_scratch_release(&s, 0, SIZE, &err), LT_OK);
     for (size_t at = 0; at < SIZE; at += MIB) {
         size_t n = SIZE - at < MIB ? SIZE - at : MIB;
+        assert_int_equal(lt_file_scratch_take(&s, at, n, &err), LT_OK);
+        lt_file_scratch_prefetch(&s, at + n, n);
         for (size_t i = at; i < at + n; i++)
             s.data[i] = pattern(i);
         if (!s.in_memory) /* one piece, and the page it shares with the last */
@@ -77,8 +79,20 @@ static void test_pages(void **state)
     assert_int_equal(lt_file_scratch_release(&s, SIZE - 1, SIZE_MAX, &err), LT_OK);
     assert_int_equal(lt_file_scratch_release(&s, SIZE, 1, &err), LT_OK);
     assert_int_equal(lt_file_scratch_release(&s, 0, 0, &err), LT_OK);
+    assert_int_equal(lt_file_scratch_take(&s, 0, SIZE_MAX, &err), LT_OK);
+    assert_int_equal(lt_file_scratch_take(&s, SIZE, 1, &err), LT_OK);
     assert_int_equal(s.data[5], 1);
     assert_int_equal(s.data[SIZE - 1], 2);
+
+    /* The file and the mapping are one. */
+    unsigned char block[10000] = {9};
+    assert_int_equal(lt_file_scratch_write(&s, "xyz", 3, 4095, &err), LT_OK);
+    assert_memory_equal(s.data + 4095, "xyz", 3);
+    s.data[4097] = 'w';
+    assert_int_equal(lt_file_scratch_read(&s, block, sizeof block, 4094, &err), LT_OK);
+    assert_memory_equal(block + 1, "xyw", 3);
+    assert_int_equal(block[9999], pattern(4094 + 9999));
+    assert_int_equal(lt_file_scratch_read(&s, block, 2, SIZE - 1, &err), LT_ERR_IO);
     lt_file_scratch_close(&s);
     lt_file_scratch_close(&s);
     assert_int_equal(in_memory(), 0);
