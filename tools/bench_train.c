@@ -255,13 +255,26 @@ static struct lt_tokens batch_tokens(const struct lt_batch *b)
                               .labels = b->labels};
 }
 
-static enum lt_status forward_only(struct run *r, const struct lt_tokens *tokens, double *loss,
+static enum lt_status forward_only(struct run *r, const struct lt_tokens *tokens, double *loss_sum,
                                    struct lt_error *err)
 {
-    LT_TRY(lt_engine_eval(r->engine, tokens, r->losses, NULL, err));
-    *loss = 0;
-    for (int32_t i = 0; i < tokens->n_labels; i++)
-        *loss += r->losses[i];
+    *loss_sum = 0;
+    for (int64_t i = 0; i < o.accumulation; i++) {
+        if (lt_cancel_requested())
+            return lt_fail(err, LT_ERR_CANCELLED, "stopped during a step");
+        LT_TRY(lt_engine_eval(r->engine, tokens, r->losses, NULL, err));
+        for (int32_t k = 0; k < tokens->n_labels; k++)
+            *loss_sum += r->losses[k];
+    }
+    return LT_OK;
+}
+
+/* Every micro-batch is the same one. */
+static enum lt_status same_tokens(void *user, int32_t index, struct lt_tokens *tokens, struct lt_error *err)
+{
+    (void)index;
+    (void)err;
+    *tokens = batch_tokens(user);
     return LT_OK;
 }
 
@@ -271,15 +284,11 @@ static enum lt_status step(struct run *r, int64_t number, struct lt_error *err)
     double targets = (double)tokens.n_labels * (double)o.accumulation;
     const struct lt_step_params params = {
         .loss_scale = (float)(1.0 / targets), .seed = (uint64_t)o.common.seed, .step = (uint32_t)number};
-    r->loss = 0;
-    for (int64_t i = 0; i < o.accumulation; i++) {
-        double loss;
-        if (lt_cancel_requested())
-            return lt_fail(err, LT_ERR_CANCELLED, "stopped during step %lld", (long long)number + 1);
-        LT_TRY(r->trains ? lt_engine_train(r->engine, &tokens, &params, &loss, err)
-                         : forward_only(r, &tokens, &loss, err));
-        r->loss += loss / targets;
-    }
+    const struct lt_micro_batches batches = {
+        .count = (int32_t)o.accumulation, .get = same_tokens, .user = &r->batch};
+    LT_TRY(r->trains ? lt_engine_train(r->engine, &batches, &params, &r->loss, err)
+                     : forward_only(r, &tokens, &r->loss, err));
+    r->loss /= targets;
     if (!isfinite(r->loss))
         return lt_fail(err, LT_ERR_NUMERIC, "the loss of step %lld is not a finite number",
                        (long long)number + 1);

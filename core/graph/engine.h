@@ -13,6 +13,9 @@ struct lt_engine_options {
     bool train, eval, decode;    /* which programs to make */
     bool logits;                 /* eval: the head can give logits as well */
     enum lt_recompute recompute;
+    /* Training: so many micro-batches go through every layer together, in order; below 2: one after another.  Their
+     * inputs, boundaries and tapes are in memory at once.  The result is the same, bit for bit. */
+    int32_t micro_batches;
     int32_t loss_chunk;    /* rows of logits held at once by the loss; 0: chosen */
     size_t param_elements; /* length of the flat parameter buffer (adapters, trainable tensors) */
 };
@@ -22,7 +25,7 @@ struct lt_engine_memory {
     size_t params, grads; /* flat f32 buffers */
     size_t vectors;       /* norm weights and biases */
     size_t tables;        /* rope tables */
-    size_t boundaries;    /* inputs of the layers, and the gradients between layers */
+    size_t boundaries;    /* hidden states between layers and their gradients */
     size_t tape;          /* kept for the backward pass */
     size_t arena;         /* intermediates of the running program */
     size_t workspace;     /* kernels' own scratch */
@@ -63,9 +66,22 @@ struct lt_tokens {
     const int32_t *cache_slots; /* decode only */
 };
 
-/* Forward and backward of one micro-batch; gradients are added to the flat gradient buffer.
- * *loss_sum: sum of the cross entropies over its labels (double, in label order). */
-enum lt_status lt_engine_train(struct lt_engine *e, const struct lt_tokens *t,
+/* The micro-batches of an optimizer step.  get() is called once for each, in order; its arrays must stay valid until
+ * the next call. */
+struct lt_micro_batches {
+    int32_t count;
+    enum lt_status (*get)(void *user, int32_t index, struct lt_tokens *t, struct lt_error *err);
+    void *user;
+};
+
+/* Can more than one micro-batch go through a layer at a time?  Not when a tensor that two segments share is trained:
+ * its gradient would be summed in another order. */
+bool lt_engine_layer_major_possible(const struct lt_model *model);
+/* Forward and backward of a step's micro-batches; gradients are added to the flat gradient buffer, those of the first
+ * micro-batch first.  Micro-batches without a label are left out.  *loss_sum: sum of the cross entropies over all
+ * labels (double; in label order, then over the micro-batches).  LT_ERR_CANCELLED soon after lt_cancel_request():
+ * some gradients are added then, others not. */
+enum lt_status lt_engine_train(struct lt_engine *e, const struct lt_micro_batches *step,
                                const struct lt_step_params *params, double *loss_sum, struct lt_error *err)
     LT_MUST_USE;
 /* Loss only: per-label losses and argmax (each may be NULL). */

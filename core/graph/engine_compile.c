@@ -164,9 +164,8 @@ void lt_engine_destroy(struct lt_engine *e)
 {
     if (!e)
         return;
-    struct lt_buffer *buffers[] = {e->params,     e->grads,       e->vectors, e->tables,
-                                   e->boundaries, e->dboundaries, e->tape,    e->arena,
-                                   e->workspace,  e->inputs,      e->cache,   e->logits};
+    struct lt_buffer *buffers[] = {e->params, e->grads,     e->vectors, e->tables, e->boundaries, e->tape,
+                                   e->arena,  e->workspace, e->inputs,  e->cache,  e->logits};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         e->be->ops->buffer_destroy(e->be, buffers[i]);
     for (int i = 0; e->weights && i < e->model->tensor_count; i++)
@@ -177,7 +176,7 @@ void lt_engine_destroy(struct lt_engine *e)
         lt_free(e->of_segment[i]);
     lt_free(e->stages);
     lt_free(e->tape_offset);
-    lt_free(e->boundary_slot);
+    lt_free(e->live);
     lt_free(e->weights);
     lt_free(e->vector_offset);
     lt_free(e->bindings);

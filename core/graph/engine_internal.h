@@ -25,14 +25,17 @@ struct lt_engine {
     size_t stage_count, stage_cap;
     struct lt_stage **of_segment[LT_PASS_COUNT]; /* [segments], NULL when the pass was not asked for */
 
-    size_t tape_of_segment_max; /* bytes */
-    size_t *tape_offset;        /* [segments] */
-    int *boundary_slot;         /* [segments] slot that holds the output of the segment in training */
-    int boundary_slots;
+    int32_t group;       /* micro-batches that go through a layer together */
+    int first_kept;      /* outputs of this segment on are kept for the backward pass */
+    size_t *tape_offset; /* [segments] of the group's first micro-batch */
+    size_t tape_bytes;   /* of one micro-batch */
     size_t max_externs;
+    struct lt_live_rows {
+        int32_t tokens, labels;
+    } * live; /* [group] */
 
-    struct lt_buffer *params, *grads, *vectors, *tables, *boundaries, *dboundaries, *tape, *arena, *workspace,
-        *inputs, *cache, *logits;
+    struct lt_buffer *params, *grads, *vectors, *tables, *boundaries, *tape, *arena, *workspace, *inputs,
+        *cache, *logits;
     struct lt_device_weight **weights; /* [tensors] */
     size_t *vector_offset;             /* [tensors] bytes */
     struct lt_binding *bindings;       /* [max_externs] scratch of the running program */
@@ -40,8 +43,25 @@ struct lt_engine {
 
 enum lt_status lt_engine_compile(struct lt_engine *e, struct lt_error *err) LT_MUST_USE;
 void lt_engine_plan_memory(struct lt_engine *e);
-size_t lt_engine_boundary_bytes(const struct lt_engine *e);
-size_t lt_engine_input_offset(const struct lt_engine *e, int which); /* enum lt_input, then loss and argmax */
-size_t lt_engine_cache_bytes(const struct lt_engine *e);             /* keys (or values) of one layer */
+/* Offset of an input (enum lt_input, then loss and argmax) of a micro-batch of the group. */
+size_t lt_engine_input_offset(const struct lt_engine *e, int which, int32_t micro_batch);
+size_t lt_engine_cache_bytes(const struct lt_engine *e); /* keys (or values) of one layer */
+
+/* ---- boundaries: what lies between two segments (engine_boundary.c) ---- */
+
+void lt_engine_plan_boundaries(struct lt_engine *e);
+/* Bytes from the start of the boundary buffer to the output of a segment, and to the gradient of that output. */
+size_t lt_engine_hidden_offset(const struct lt_engine *e, enum lt_pass pass, int segment,
+                               int32_t micro_batch);
+size_t lt_engine_dhidden_offset(const struct lt_engine *e, int segment, int32_t micro_batch);
+
+/* ---- running (engine_run.c) ---- */
+
+enum lt_status lt_engine_upload(struct lt_engine *e, const struct lt_tokens *t, int32_t micro_batch,
+                                struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_engine_run_forward(struct lt_engine *e, enum lt_pass pass, int segment, int32_t micro_batch,
+                                     const struct lt_step_params *params, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_engine_run_backward(struct lt_engine *e, int segment, int32_t micro_batch,
+                                      const struct lt_step_params *params, struct lt_error *err) LT_MUST_USE;
 
 #endif

@@ -11,15 +11,17 @@ size_t lt_engine_memory_total(const struct lt_engine_memory *m)
            m->inputs + m->cache + m->logits;
 }
 
+bool lt_engine_layer_major_possible(const struct lt_model *model)
+{
+    for (int i = 0; i < model->tensor_count; i++)
+        if (model->tensors[i].shared >= 0 && model->tensors[model->tensors[i].shared].trainable)
+            return false;
+    return true;
+}
+
 const struct lt_engine_memory *lt_engine_memory(const struct lt_engine *e)
 {
     return &e->memory;
-}
-
-size_t lt_engine_boundary_bytes(const struct lt_engine *e)
-{
-    return lt_align_up((size_t)e->opt.capacity.tokens * (size_t)e->model->hidden * sizeof(float),
-                       LT_VALUE_ALIGN);
 }
 
 size_t lt_engine_cache_bytes(const struct lt_engine *e)
@@ -34,8 +36,8 @@ static size_t table_bytes(const struct lt_engine *e)
                        LT_VALUE_ALIGN);
 }
 
-/* Inputs lie one after another: token arrays, label arrays, then losses and argmax. */
-size_t lt_engine_input_offset(const struct lt_engine *e, int which)
+/* A micro-batch's inputs lie one after another: token arrays, label arrays, then losses and argmax. */
+static size_t inputs_before(const struct lt_engine *e, int which)
 {
     size_t tokens = lt_align_up((size_t)e->opt.capacity.tokens * sizeof(int32_t), LT_VALUE_ALIGN);
     size_t labels = lt_align_up((size_t)e->opt.capacity.labels * sizeof(int32_t), LT_VALUE_ALIGN);
@@ -48,21 +50,9 @@ size_t lt_engine_input_offset(const struct lt_engine *e, int which)
     return offset;
 }
 
-/* The outputs of segments below the lowest trainable one are needed once: two slots in turn.  Every later
- * segment keeps its input for the backward pass. */
-static void assign_boundaries(struct lt_engine *e)
+size_t lt_engine_input_offset(const struct lt_engine *e, int which, int32_t micro_batch)
 {
-    int kept = 0;
-    bool training = e->opt.train && e->lowest >= 0;
-    int first_kept = training ? e->lowest - 1 : e->model->layers + 1; /* output of this segment on */
-    for (int s = 0; s <= e->model->layers; s++)
-        e->boundary_slot[s] = s < first_kept ? s % 2 : 2 + kept++;
-    e->boundary_slots = 2 + kept;
-    if (training && first_kept <= 0) { /* nothing uses the two alternating slots in training */
-        for (int s = 0; s <= e->model->layers; s++)
-            e->boundary_slot[s] -= 2;
-        e->boundary_slots = kept < 2 ? 2 : kept;
-    }
+    return (size_t)micro_batch * inputs_before(e, LT_IN_COUNT + 2) + inputs_before(e, which);
 }
 
 static size_t max_size(size_t a, size_t b)
@@ -72,12 +62,12 @@ static size_t max_size(size_t a, size_t b)
 
 static void plan_tape(struct lt_engine *e)
 {
-    size_t offset = 0;
+    e->tape_bytes = 0;
     for (int s = 0; e->opt.train && s < lt_model_segments(e->model); s++) {
-        e->tape_offset[s] = offset;
-        offset += e->of_segment[LT_PASS_TRAIN][s]->tape_bytes;
+        e->tape_offset[s] = e->tape_bytes;
+        e->tape_bytes += e->of_segment[LT_PASS_TRAIN][s]->tape_bytes;
     }
-    e->memory.tape = offset;
+    e->memory.tape = (size_t)e->group * e->tape_bytes;
 }
 
 void lt_engine_plan_memory(struct lt_engine *e)
@@ -94,8 +84,7 @@ void lt_engine_plan_memory(struct lt_engine *e)
             m->vectors += lt_align_up((size_t)t->cols * sizeof(float), LT_VALUE_ALIGN);
     }
     m->tables = (size_t)model->rope_tables * table_bytes(e);
-    assign_boundaries(e);
-    m->boundaries = (size_t)(e->boundary_slots + (e->opt.train ? 2 : 0)) * lt_engine_boundary_bytes(e);
+    lt_engine_plan_boundaries(e);
     plan_tape(e);
     for (size_t i = 0; i < e->stage_count; i++) {
         const struct lt_stage *s = e->stages[i];
@@ -104,7 +93,7 @@ void lt_engine_plan_memory(struct lt_engine *e)
         if (s->has_bwd)
             m->workspace = max_size(m->workspace, e->be->ops->workspace_bytes(e->be, s->bwd_code));
     }
-    m->inputs = lt_engine_input_offset(e, LT_IN_COUNT + 2);
+    m->inputs = lt_engine_input_offset(e, 0, e->group);
     m->cache = e->opt.decode ? 2 * (size_t)model->layers * lt_engine_cache_bytes(e) : 0;
     if (e->of_segment[LT_PASS_LOGITS] || e->of_segment[LT_PASS_DECODE])
         m->logits = (size_t)e->opt.capacity.labels * (size_t)model->vocab * sizeof(float);
@@ -121,6 +110,13 @@ enum lt_status lt_engine_create(struct lt_engine **out, struct lt_model *model, 
     e->be = backend;
     e->opt = *opt;
     e->lowest = lt_model_lowest_trainable(model);
+    e->group = opt->train && opt->micro_batches > 1 ? opt->micro_batches : 1;
+    if (e->group > 1 && !lt_engine_layer_major_possible(model)) {
+        lt_free(e);
+        return lt_fail(err, LT_ERR_UNSUPPORTED,
+                       "the embedding is trained and also the head: only one micro-batch at a time can go "
+                       "through this model");
+    }
     if (e->opt.loss_chunk <=
         0) /* about 16 MiB of logits, at least 32 rows so that the head stays a real GEMM */
         e->opt.loss_chunk = (int32_t)lt_max_i64(32, (16 << 20) / ((int64_t)model->vocab * 4));
@@ -128,10 +124,10 @@ enum lt_status lt_engine_create(struct lt_engine **out, struct lt_model *model, 
         e->opt.loss_chunk = (int32_t)lt_max_i64(1, opt->capacity.labels);
     size_t segments = (size_t)lt_model_segments(model);
     e->tape_offset = lt_alloc_zero(segments, sizeof *e->tape_offset);
-    e->boundary_slot = lt_alloc_zero(segments, sizeof *e->boundary_slot);
+    e->live = lt_alloc_zero((size_t)e->group, sizeof *e->live);
     e->vector_offset = lt_alloc_zero((size_t)model->tensor_count, sizeof *e->vector_offset);
     enum lt_status status = LT_OK;
-    if (!e->tape_offset || !e->boundary_slot || !e->vector_offset)
+    if (!e->tape_offset || !e->live || !e->vector_offset)
         status = lt_fail(err, LT_ERR_NOMEM, "out of memory while creating the engine");
     if (status == LT_OK)
         status = lt_engine_compile(e, err);
@@ -153,13 +149,11 @@ static enum lt_status make_buffer(struct lt_engine *e, size_t bytes, struct lt_b
 static enum lt_status allocate_buffers(struct lt_engine *e, struct lt_error *err)
 {
     const struct lt_engine_memory *m = &e->memory;
-    size_t boundary = lt_engine_boundary_bytes(e);
     LT_TRY(make_buffer(e, m->params, &e->params, err));
     LT_TRY(make_buffer(e, m->grads, &e->grads, err));
     LT_TRY(make_buffer(e, m->vectors, &e->vectors, err));
     LT_TRY(make_buffer(e, m->tables, &e->tables, err));
-    LT_TRY(make_buffer(e, (size_t)e->boundary_slots * boundary, &e->boundaries, err));
-    LT_TRY(make_buffer(e, e->opt.train ? 2 * boundary : 0, &e->dboundaries, err));
+    LT_TRY(make_buffer(e, m->boundaries, &e->boundaries, err));
     LT_TRY(make_buffer(e, m->tape, &e->tape, err));
     LT_TRY(make_buffer(e, m->arena, &e->arena, err));
     LT_TRY(make_buffer(e, m->workspace, &e->workspace, err));

@@ -35,29 +35,35 @@ struct lt_buffer *lt_engine_grads(struct lt_engine *e)
     return e->grads;
 }
 
-static enum lt_status upload(struct lt_engine *e, const struct lt_tokens *t, struct lt_error *err)
+enum lt_status lt_engine_upload(struct lt_engine *e, const struct lt_tokens *t, int32_t micro_batch,
+                                struct lt_error *err)
 {
     const void *token_arrays[] = {t->ids, t->positions, t->kv_begin, t->kv_end, t->row_key, t->cache_slots};
     const int token_inputs[] = {LT_IN_IDS,    LT_IN_POSITIONS, LT_IN_KV_BEGIN,
                                 LT_IN_KV_END, LT_IN_ROW_KEY,   LT_IN_CACHE_SLOTS};
     for (size_t i = 0; i < sizeof token_inputs / sizeof *token_inputs; i++)
         if (token_arrays[i] && t->n_tokens > 0)
-            LT_TRY(e->be->ops->buffer_write(e->be, e->inputs, lt_engine_input_offset(e, token_inputs[i]),
+            LT_TRY(e->be->ops->buffer_write(e->be, e->inputs,
+                                            lt_engine_input_offset(e, token_inputs[i], micro_batch),
                                             token_arrays[i], (size_t)t->n_tokens * sizeof(int32_t), err));
     size_t label_bytes = (size_t)t->n_labels * sizeof(int32_t);
     if (t->label_rows && t->n_labels > 0)
-        LT_TRY(e->be->ops->buffer_write(e->be, e->inputs, lt_engine_input_offset(e, LT_IN_LABEL_ROWS),
+        LT_TRY(e->be->ops->buffer_write(e->be, e->inputs,
+                                        lt_engine_input_offset(e, LT_IN_LABEL_ROWS, micro_batch),
                                         t->label_rows, label_bytes, err));
     if (t->labels && t->n_labels > 0)
-        LT_TRY(e->be->ops->buffer_write(e->be, e->inputs, lt_engine_input_offset(e, LT_IN_LABELS), t->labels,
+        LT_TRY(e->be->ops->buffer_write(e->be, e->inputs,
+                                        lt_engine_input_offset(e, LT_IN_LABELS, micro_batch), t->labels,
                                         label_bytes, err));
+    e->live[micro_batch] = (struct lt_live_rows){.tokens = t->n_tokens, .labels = t->n_labels};
     return LT_OK;
 }
 
-/* Where the activations between segments lie for one run of one segment. */
-struct hidden_place {
-    size_t in, out;   /* bytes in the boundary buffer */
-    size_t dout, din; /* bytes in the gradient boundary buffer */
+/* One run of one segment: whose inputs it reads, and where its hidden states lie in the boundary buffer. */
+struct visit {
+    int segment;
+    int32_t micro_batch;
+    size_t hidden[LT_HIDDEN_COUNT];
 };
 
 static struct lt_binding bind_tensor_value(struct lt_engine *e, int segment, const struct lt_value *v)
@@ -83,20 +89,20 @@ static struct lt_binding bind_flat(struct lt_engine *e, int segment, const struc
     return (struct lt_binding){.buffer = grad ? e->grads : e->params, .offset = element * sizeof(float)};
 }
 
-static struct lt_binding bind_input(struct lt_engine *e, int which)
+static struct lt_binding bind_input(struct lt_engine *e, int which, int32_t micro_batch)
 {
     if (which == LT_IN_ROPE_TABLE || which == LT_IN_ROPE_TABLE_LOCAL)
         return (struct lt_binding){.buffer = e->tables,
                                    .offset = which == LT_IN_ROPE_TABLE ? 0 : e->memory.tables / 2};
-    return (struct lt_binding){.buffer = e->inputs, .offset = lt_engine_input_offset(e, which)};
+    return (struct lt_binding){.buffer = e->inputs, .offset = lt_engine_input_offset(e, which, micro_batch)};
 }
 
-static struct lt_binding bind_value(struct lt_engine *e, int segment, const struct lt_value *v,
-                                    const struct hidden_place *h)
+static struct lt_binding bind_value(struct lt_engine *e, const struct visit *at, const struct lt_value *v)
 {
+    int segment = at->segment;
     switch (v->ext_kind) {
     case LT_EXT_INPUT:
-        return bind_input(e, v->ext_index);
+        return bind_input(e, v->ext_index, at->micro_batch);
     case LT_EXT_TENSOR:
         return bind_tensor_value(e, segment, v);
     case LT_EXT_ADAPTER:
@@ -104,17 +110,13 @@ static struct lt_binding bind_value(struct lt_engine *e, int segment, const stru
     case LT_EXT_ADAPTER_GRAD:
         return bind_flat(e, segment, v);
     case LT_EXT_HIDDEN:
-        if (v->ext_index == LT_HIDDEN_IN || v->ext_index == LT_HIDDEN_OUT)
-            return (struct lt_binding){.buffer = e->boundaries,
-                                       .offset = v->ext_index == LT_HIDDEN_IN ? h->in : h->out};
-        return (struct lt_binding){.buffer = e->dboundaries,
-                                   .offset = v->ext_index == LT_HIDDEN_DOUT ? h->dout : h->din};
+        return (struct lt_binding){.buffer = e->boundaries, .offset = at->hidden[v->ext_index]};
     case LT_EXT_OUTPUT:
         if (v->ext_index == LT_OUT_LOGITS)
             return (struct lt_binding){.buffer = e->logits};
-        return (struct lt_binding){
-            .buffer = e->inputs,
-            .offset = lt_engine_input_offset(e, LT_IN_COUNT + (v->ext_index == LT_OUT_ARGMAX))};
+        return (struct lt_binding){.buffer = e->inputs,
+                                   .offset = lt_engine_input_offset(
+                                       e, LT_IN_COUNT + (v->ext_index == LT_OUT_ARGMAX), at->micro_batch)};
     case LT_EXT_CACHE:
         return (struct lt_binding){.buffer = e->cache,
                                    .offset = (size_t)(2 * (segment - 1) + v->ext_index) *
@@ -125,99 +127,72 @@ static struct lt_binding bind_value(struct lt_engine *e, int segment, const stru
     return (struct lt_binding){0};
 }
 
-static enum lt_status run_program(struct lt_engine *e, int segment, const struct lt_program *p,
-                                  const struct lt_compiled *code, const struct hidden_place *h,
-                                  const struct lt_step_params *params, struct lt_error *err)
+static enum lt_status run_program(struct lt_engine *e, const struct visit *at, const struct lt_program *p,
+                                  const struct lt_compiled *code, const struct lt_step_params *params,
+                                  struct lt_error *err)
 {
     for (size_t i = 0; i < p->graph.value_count; i++)
         if (p->graph.values[i].storage == LT_STORE_EXTERN)
-            e->bindings[i] = bind_value(e, segment, &p->graph.values[i], h);
+            e->bindings[i] = bind_value(e, at, &p->graph.values[i]);
     struct lt_run run = {.bindings = e->bindings,
                          .arena = e->arena,
                          .tape = e->tape,
                          .workspace = e->workspace,
-                         .tape_offset = e->tape_offset[segment],
+                         .tape_offset = (size_t)at->micro_batch * e->tape_bytes + e->tape_offset[at->segment],
                          .params = *params};
-    run.params.site_base = (uint32_t)segment * 1024u;
+    run.params.site_base = (uint32_t)at->segment * 1024u;
+    run.params.n_tokens = e->live[at->micro_batch].tokens;
+    run.params.n_labels = e->live[at->micro_batch].labels;
     return e->be->ops->run(e->be, code, &run, err);
 }
 
-/* Training keeps the inputs of the segments that will run backward; the other passes alternate two slots. */
-static size_t boundary_offset(const struct lt_engine *e, enum lt_pass pass, int segment)
+enum lt_status lt_engine_run_forward(struct lt_engine *e, enum lt_pass pass, int segment, int32_t micro_batch,
+                                     const struct lt_step_params *params, struct lt_error *err)
 {
-    int slot = pass == LT_PASS_TRAIN ? e->boundary_slot[segment] : segment % 2;
-    return (size_t)slot * lt_engine_boundary_bytes(e);
+    const struct lt_stage *stage = e->of_segment[pass][segment];
+    bool head = segment == e->model->layers + 1;
+    struct visit at = {.segment = segment, .micro_batch = micro_batch};
+    if (segment > 0)
+        at.hidden[LT_HIDDEN_IN] = lt_engine_hidden_offset(e, pass, segment - 1, micro_batch);
+    if (!head)
+        at.hidden[LT_HIDDEN_OUT] = lt_engine_hidden_offset(e, pass, segment, micro_batch);
+    else /* the loss gives its gradient at once */
+        at.hidden[LT_HIDDEN_DIN] = lt_engine_dhidden_offset(e, segment - 1, micro_batch);
+    return run_program(e, &at, &stage->fwd, stage->fwd_code, params, err);
 }
 
-static enum lt_status run_forward(struct lt_engine *e, enum lt_pass pass, const struct lt_step_params *params,
-                                  struct lt_error *err)
+enum lt_status lt_engine_run_backward(struct lt_engine *e, int segment, int32_t micro_batch,
+                                      const struct lt_step_params *params, struct lt_error *err)
 {
-    int head = e->model->layers + 1;
-    for (int s = 0; s <= head; s++) {
-        struct hidden_place h = {.in = s > 0 ? boundary_offset(e, pass, s - 1) : 0,
-                                 .out = s < head ? boundary_offset(e, pass, s) : 0,
-                                 .din = s % 2 ? lt_engine_boundary_bytes(e) : 0};
-        const struct lt_stage *stage = e->of_segment[pass][s];
-        LT_TRY(run_program(e, s, &stage->fwd, stage->fwd_code, &h, params, err));
+    const struct lt_stage *stage = e->of_segment[LT_PASS_TRAIN][segment];
+    if (!stage->has_bwd)
+        return LT_OK;
+    struct visit at = {.segment = segment, .micro_batch = micro_batch};
+    at.hidden[LT_HIDDEN_OUT] = lt_engine_hidden_offset(e, LT_PASS_TRAIN, segment, micro_batch);
+    at.hidden[LT_HIDDEN_DOUT] = lt_engine_dhidden_offset(e, segment, micro_batch);
+    if (segment > 0) {
+        at.hidden[LT_HIDDEN_IN] = lt_engine_hidden_offset(e, LT_PASS_TRAIN, segment - 1, micro_batch);
+        at.hidden[LT_HIDDEN_DIN] = lt_engine_dhidden_offset(e, segment - 1, micro_batch);
     }
-    return LT_OK;
-}
-
-static enum lt_status run_backward(struct lt_engine *e, const struct lt_step_params *params,
-                                   struct lt_error *err)
-{
-    size_t other = lt_engine_boundary_bytes(e);
-    for (int s = e->model->layers; s >= e->lowest; s--) {
-        const struct lt_stage *stage = e->of_segment[LT_PASS_TRAIN][s];
-        if (!stage->has_bwd)
-            continue;
-        struct hidden_place h = {.in = s > 0 ? boundary_offset(e, LT_PASS_TRAIN, s - 1) : 0,
-                                 .out = boundary_offset(e, LT_PASS_TRAIN, s),
-                                 .dout = (s + 1) % 2 ? other : 0,
-                                 .din = s % 2 ? other : 0};
-        LT_TRY(run_program(e, s, &stage->bwd, stage->bwd_code, &h, params, err));
-    }
-    return LT_OK;
+    return run_program(e, &at, &stage->bwd, stage->bwd_code, params, err);
 }
 
 static enum lt_status read_output(struct lt_engine *e, int which, void *dst, int32_t n, struct lt_error *err)
 {
     if (n == 0 || !dst)
         return LT_OK;
-    return e->be->ops->buffer_read(e->be, e->inputs, lt_engine_input_offset(e, LT_IN_COUNT + which), dst,
+    return e->be->ops->buffer_read(e->be, e->inputs, lt_engine_input_offset(e, LT_IN_COUNT + which, 0), dst,
                                    (size_t)n * sizeof(float), err);
-}
-
-enum lt_status lt_engine_train(struct lt_engine *e, const struct lt_tokens *t,
-                               const struct lt_step_params *params, double *loss_sum, struct lt_error *err)
-{
-    struct lt_step_params p = *params;
-    p.n_tokens = t->n_tokens;
-    p.n_labels = t->n_labels;
-    p.training = true;
-    LT_TRY(upload(e, t, err));
-    LT_TRY(run_forward(e, LT_PASS_TRAIN, &p, err));
-    if (e->lowest >= 0)
-        LT_TRY(run_backward(e, &p, err));
-    *loss_sum = 0;
-    float chunk[256];
-    size_t base = lt_engine_input_offset(e, LT_IN_COUNT);
-    for (int32_t i = 0; i < t->n_labels; i += 256) {
-        int32_t n = t->n_labels - i < 256 ? t->n_labels - i : 256;
-        LT_TRY(e->be->ops->buffer_read(e->be, e->inputs, base + (size_t)i * sizeof(float), chunk,
-                                       (size_t)n * sizeof(float), err));
-        for (int32_t k = 0; k < n; k++)
-            *loss_sum += (double)chunk[k];
-    }
-    return LT_OK;
 }
 
 static enum lt_status run_inference(struct lt_engine *e, enum lt_pass pass, const struct lt_tokens *t,
                                     struct lt_error *err)
 {
-    struct lt_step_params p = {.n_tokens = t->n_tokens, .n_labels = t->n_labels, .loss_scale = 1};
-    LT_TRY(upload(e, t, err));
-    return run_forward(e, pass, &p, err);
+    const struct lt_step_params p = {.loss_scale = 1};
+    LT_TRY(lt_engine_upload(e, t, 0, err));
+    for (int s = 0; s < lt_model_segments(e->model); s++)
+        LT_TRY(lt_engine_run_forward(e, pass, s, 0, &p, err));
+    return LT_OK;
 }
 
 enum lt_status lt_engine_eval(struct lt_engine *e, const struct lt_tokens *t, float *losses, int32_t *argmax,

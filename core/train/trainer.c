@@ -45,6 +45,9 @@ static enum lt_status plan_capacity(struct lt_trainer *t, struct lt_error *err)
         .train = true,
         .eval = t->eval != NULL,
         .recompute = t->config.recompute,
+        .micro_batches = t->config.layer_major
+                             ? (int32_t)lt_min_i64(t->config.accumulation, t->plan.batches_per_epoch)
+                             : 1,
         .param_elements = t->params->elements};
     return LT_OK;
 }

@@ -35,6 +35,8 @@ struct lt_trainer_config {
     bool logging_first_step;
     int32_t save_total_limit; /* 0: keep all; older steps go first, the one just written never */
     enum lt_recompute recompute;
+    bool
+        layer_major; /* all micro-batches of a step go through a layer before the next layer; no bit changes */
     const char *output_dir;
     /* What is written: exactly one of the two. */
     const struct lt_lora_config *lora; /* adapter folder; after lt_lora_config_expand() */

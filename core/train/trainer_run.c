@@ -35,16 +35,21 @@ enum lt_status lt_trainer_get(struct lt_trainer *t, struct lt_batches *source, i
     return LT_OK;
 }
 
-static enum lt_status train_batch(struct lt_trainer *t, const struct lt_step_params *params, double *loss_sum,
-                                  struct lt_error *err)
-{
-    double loss;
+/* The micro-batches of one step. */
+struct window {
+    struct lt_trainer *trainer;
+    int64_t epoch, begin;
+    int64_t tokens; /* of those the engine has taken */
+};
 
-    if (t->batch.n_labels == 0) /* no loss, no gradient */
-        return LT_OK;
-    struct lt_tokens tokens = lt_trainer_tokens(&t->batch);
-    LT_TRY(lt_engine_train(t->engine, &tokens, params, &loss, err));
-    *loss_sum += loss;
+static enum lt_status next_tokens(void *user, int32_t index, struct lt_tokens *tokens, struct lt_error *err)
+{
+    struct window *w = user;
+    struct lt_trainer *t = w->trainer;
+
+    LT_TRY(lt_trainer_get(t, t->train, w->epoch, w->begin + index, err));
+    *tokens = lt_trainer_tokens(&t->batch);
+    w->tokens += t->batch.n_tokens;
     return LT_OK;
 }
 
@@ -55,7 +60,7 @@ enum lt_status lt_trainer_window(struct lt_trainer *t, int64_t step, double *los
     int64_t begin = step % t->plan.steps_per_epoch * accumulation;
     int64_t end = lt_min_i64(begin + accumulation, t->plan.batches_per_epoch);
     int64_t targets = 0;
-    double sum = 0;
+    double sum;
 
     for (int64_t i = begin; i < end; i++) {
         int32_t n;
@@ -65,14 +70,10 @@ enum lt_status lt_trainer_window(struct lt_trainer *t, int64_t step, double *los
     struct lt_step_params params = {.loss_scale = targets > 0 ? (float)(1.0 / (double)targets) : 0,
                                     .seed = t->config.seed,
                                     .step = (uint32_t)step};
-    *tokens = 0;
-    for (int64_t i = begin; i < end; i++) {
-        if (lt_cancel_requested())
-            return lt_fail(err, LT_ERR_CANCELLED, "stopped during step %lld", (long long)step + 1);
-        LT_TRY(lt_trainer_get(t, t->train, epoch, i, err));
-        LT_TRY(train_batch(t, &params, &sum, err));
-        *tokens += t->batch.n_tokens;
-    }
+    struct window w = {.trainer = t, .epoch = epoch, .begin = begin};
+    const struct lt_micro_batches batches = {.count = (int32_t)(end - begin), .get = next_tokens, .user = &w};
+    LT_TRY(lt_engine_train(t->engine, &batches, &params, &sum, err));
+    *tokens = w.tokens;
     *loss = targets > 0 ? sum / (double)targets : 0;
     return LT_OK;
 }

@@ -49,11 +49,8 @@ static double logits_error(struct tiny_model *t, const struct tiny_batch *b, con
 static double train_loss(struct tiny_model *t, const struct tiny_batch *b)
 {
     struct lt_error err;
-    double sum = 0;
-    struct lt_step_params p = {.loss_scale = 1.0f / (float)b->tokens.n_labels, .seed = 1};
     must(lt_engine_zero_grads(t->engine, &err), &err);
-    must(lt_engine_train(t->engine, &b->tokens, &p, &sum, &err), &err);
-    return sum / b->tokens.n_labels;
+    return tiny_train(t, &b->tokens, 1) / b->tokens.n_labels;
 }
 
 /* Compares the gradients of all parameters; returns how many were compared. */

@@ -62,6 +62,7 @@ void tiny_open(struct tiny_model *t, const struct tiny_options *o)
                                     .eval = true,
                                     .logits = true,
                                     .recompute = o->recompute,
+                                    .micro_batches = o->micro_batches,
                                     .loss_chunk = o->loss_chunk,
                                     .param_elements = t->params.elements};
     must(lt_engine_create(&t->engine, t->model, t->be, &opt, &err), &err);
@@ -89,6 +90,28 @@ void tiny_close(struct tiny_model *t)
     if (t->be)
         lt_backend_destroy(t->be);
     memset(t, 0, sizeof *t);
+}
+
+static enum lt_status next_tokens(void *user, int32_t index, struct lt_tokens *tokens, struct lt_error *err)
+{
+    const struct lt_tokens *batches = user;
+    (void)err;
+    *tokens = batches[index];
+    return LT_OK;
+}
+
+double tiny_train(struct tiny_model *t, const struct lt_tokens *batches, int32_t count)
+{
+    struct lt_error err;
+    int32_t labels = 0;
+    double sum = 0;
+    for (int32_t i = 0; i < count; i++)
+        labels += batches[i].n_labels;
+    const struct lt_step_params p = {.loss_scale = 1.0f / (float)labels, .seed = 1};
+    const struct lt_micro_batches step = {
+        .count = count, .get = next_tokens, .user = (void *)(uintptr_t)batches};
+    must(lt_engine_train(t->engine, &step, &p, &sum, &err), &err);
+    return sum;
 }
 
 static int64_t *read_i64(const struct lt_safetensors *st, const char *prefix, const char *name,

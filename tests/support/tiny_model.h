@@ -17,7 +17,8 @@ struct tiny_options {
     const char *isa, *gemm; /* NULL: the default */
     int32_t tokens, labels; /* capacity */
     int32_t loss_chunk;
-    float dropout; /* overrides the adapter's */
+    int32_t micro_batches; /* that go through a layer together */
+    float dropout;         /* overrides the adapter's */
 };
 
 struct tiny_model {
@@ -41,6 +42,8 @@ struct tiny_batch {
 /* Skips the running test visibly when the fixture is absent; fails it on any error. */
 void tiny_open(struct tiny_model *t, const struct tiny_options *o);
 void tiny_close(struct tiny_model *t);
+/* Gradients of these micro-batches as one step (seed 1, every label weighs the same) added up; the sum of the losses. */
+double tiny_train(struct tiny_model *t, const struct lt_tokens *batches, int32_t count);
 /* prefix: "" or "right." before input_ids, attention_mask, labels. */
 void tiny_batch_load(struct tiny_batch *b, const char *fixture, const char *prefix);
 void tiny_batch_free(struct tiny_batch *b);

@@ -1,0 +1,72 @@
+/* The schedules of a training step: which segment runs when, for which micro-batch. */
+#include "core/base/system.h"
+#include "core/graph/engine_internal.h"
+
+static enum lt_status check_cancelled(const struct lt_step_params *params, struct lt_error *err)
+{
+    if (lt_cancel_requested())
+        return lt_fail(err, LT_ERR_CANCELLED, "stopped during step %llu",
+                       (unsigned long long)params->step + 1);
+    return LT_OK;
+}
+
+/* In order, as doubles: the same for any number of threads and in any schedule. */
+static enum lt_status add_losses(struct lt_engine *e, int32_t micro_batch, double *loss_sum,
+                                 struct lt_error *err)
+{
+    float chunk[256];
+    double sum = 0;
+    size_t base = lt_engine_input_offset(e, LT_IN_COUNT, micro_batch);
+    int32_t labels = e->live[micro_batch].labels;
+    for (int32_t i = 0; i < labels; i += 256) {
+        int32_t n = labels - i < 256 ? labels - i : 256;
+        LT_TRY(e->be->ops->buffer_read(e->be, e->inputs, base + (size_t)i * sizeof(float), chunk,
+                                       (size_t)n * sizeof(float), err));
+        for (int32_t k = 0; k < n; k++)
+            sum += (double)chunk[k];
+    }
+    *loss_sum += sum;
+    return LT_OK;
+}
+
+/* The first n uploaded micro-batches, forward through all segments and back. */
+static enum lt_status run_group(struct lt_engine *e, int32_t n, const struct lt_step_params *params,
+                                double *loss_sum, struct lt_error *err)
+{
+    for (int s = 0; s < lt_model_segments(e->model); s++)
+        for (int32_t i = 0; i < n; i++) {
+            LT_TRY(check_cancelled(params, err));
+            LT_TRY(lt_engine_run_forward(e, LT_PASS_TRAIN, s, i, params, err));
+        }
+    for (int32_t i = 0; i < n; i++)
+        LT_TRY(add_losses(e, i, loss_sum, err));
+    if (e->lowest < 0)
+        return LT_OK;
+    for (int s = e->model->layers; s >= e->lowest; s--)
+        for (int32_t i = 0; i < n; i++) {
+            LT_TRY(check_cancelled(params, err));
+            LT_TRY(lt_engine_run_backward(e, s, i, params, err));
+        }
+    return LT_OK;
+}
+
+enum lt_status lt_engine_train(struct lt_engine *e, const struct lt_micro_batches *step,
+                               const struct lt_step_params *params, double *loss_sum, struct lt_error *err)
+{
+    struct lt_step_params p = *params;
+    int32_t n = 0;
+    p.training = true;
+    *loss_sum = 0;
+    for (int32_t i = 0; i < step->count; i++) {
+        struct lt_tokens tokens;
+        LT_TRY(check_cancelled(&p, err));
+        LT_TRY(step->get(step->user, i, &tokens, err));
+        if (tokens.n_labels > 0) /* else no loss, no gradient */
+            LT_TRY(lt_engine_upload(e, &tokens, n++, err));
+        if (n == 0 || (n < e->group && i + 1 < step->count))
+            continue;
+        LT_TRY(run_group(e, n, &p, loss_sum, err));
+        n = 0;
+    }
+    return LT_OK;
+}
