@@ -70,8 +70,13 @@ def read_options():
     parser.add_argument(
         "--checkpointing", action="store_true", help="recompute activations in the backward pass"
     )
+    parser.add_argument(
+        "--dynamic-padding", action="store_true", help="pad to the longest row of the batch, not of the file"
+    )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--pretokenized", help="safetensors with input_ids and labels, [rows, length]")
+    source.add_argument(
+        "--pretokenized", help="safetensors with input_ids, labels and maybe attention_mask, [rows, length]"
+    )
     source.add_argument("--synthetic", action="store_true", help="random ids (the default)")
     options = parser.parse_args()
     if options.steps < 2:
@@ -120,13 +125,14 @@ def load_model(options):
 
 
 def load_batches(options, vocab):
-    """(input_ids, labels) of every step; rows of the file in order, at its end from the start again."""
+    """(input_ids, labels, mask) of every step; rows of the file in order, at its end from the start again."""
     import torch
     from safetensors.torch import load_file
 
     if options.pretokenized:
         tensors = load_file(options.pretokenized)
         ids, labels = tensors["input_ids"].long(), tensors["labels"].long()
+        mask = tensors["attention_mask"].long() if "attention_mask" in tensors else torch.ones_like(ids)
         if ids.shape[0] < options.batch:
             sys.exit(
                 f"peer_peft: {options.pretokenized} has {ids.shape[0]} rows, a batch needs {options.batch}"
@@ -134,31 +140,34 @@ def load_batches(options, vocab):
     else:
         draw = torch.Generator().manual_seed(1)
         ids = torch.randint(3, vocab, (options.steps * options.batch, options.seq), generator=draw)
-        labels = ids
+        labels, mask = ids, torch.ones_like(ids)
     full = ids.shape[0] // options.batch * options.batch
     for step in range(options.steps):
         rows = slice(step * options.batch % full, step * options.batch % full + options.batch)
-        yield ids[rows], labels[rows]
+        length = ids.shape[1]
+        if options.dynamic_padding:
+            length = int(mask[rows].sum(dim=1).max())
+        yield ids[rows, :length], labels[rows, :length], mask[rows, :length]
 
 
 def train(model, options):
-    """Loss and seconds of every step."""
+    """Loss, seconds and real tokens of every step."""
     import torch
 
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=0.0)
     model.train()
-    steps, tokens = [], 0
-    for ids, labels in load_batches(options, model.config.vocab_size):
+    steps = []
+    for ids, labels, mask in load_batches(options, model.config.vocab_size):
         began = time.perf_counter()
-        loss = model(input_ids=ids, labels=labels).loss
+        loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        steps.append({"loss": loss.item(), "seconds": time.perf_counter() - began})
-        tokens = ids.numel()
-    return steps, tokens
+        seconds = time.perf_counter() - began
+        steps.append({"loss": loss.item(), "seconds": seconds, "tokens": int(mask.sum())})
+    return steps
 
 
 def main():
@@ -174,19 +183,20 @@ def main():
     imported = memory_bytes("self")
     model = load_model(options)
     loaded = memory_bytes("self")
-    steps, tokens = train(model, options)
+    steps = train(model, options)
     seconds = sum(step["seconds"] for step in steps[1:])
     print(
         json.dumps(
             {
-                "tokens_per_second": tokens * (len(steps) - 1) / seconds,
+                "tokens_per_second": sum(step["tokens"] for step in steps[1:]) / seconds,
+                "examples_per_second": options.batch * (len(steps) - 1) / seconds,
                 "peak_memory_bytes": sampler.stop(),
                 "memory_after_import_bytes": imported,
                 "memory_after_load_bytes": loaded,
                 "loss": [step["loss"] for step in steps],
                 "seconds": [step["seconds"] for step in steps],
                 "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-                "tokens_per_step": tokens,
+                "tokens": [step["tokens"] for step in steps],
                 "options": vars(options),
                 "versions": {m.__name__: m.__version__ for m in (torch, transformers, peft, bitsandbytes)},
             },
