@@ -78,8 +78,8 @@ enum lt_status lt_bnb_weight_find(struct lt_bnb_weight *out, const struct lt_che
     return find_parts(out, ck, name, err);
 }
 
-/* In this order parts are placed. */
-enum { PART_COUNT = 5 };
+/* In this order parts are placed: that of enum lt_weight_part. */
+enum { PART_COUNT = LT_PART_COUNT };
 
 static void parts_of(const struct lt_bnb_weight *b, const struct lt_checkpoint_tensor *parts[PART_COUNT])
 {
@@ -110,6 +110,30 @@ void lt_bnb_weight_bytes(const struct lt_bnb_weight *b, size_t alignment, size_t
     }
 }
 
+static struct lt_weight describe(const struct lt_bnb_weight *b)
+{
+    return (struct lt_weight){.format = b->state.quant_type,
+                              .rows = b->state.shape[0],
+                              .cols = b->state.shape[1],
+                              .blocksize = b->state.blocksize,
+                              .nested_offset = b->state.nested_offset};
+}
+
+void lt_bnb_weight_source(struct lt_weight *w, struct lt_weight_source *source, const struct lt_bnb_weight *b)
+{
+    const struct lt_checkpoint_tensor *parts[PART_COUNT];
+    parts_of(b, parts);
+    *w = describe(b);
+    memset(source, 0, sizeof *source);
+    for (int i = 0; i < PART_COUNT; i++) {
+        if (!parts[i]->tensor)
+            continue;
+        source->parts[i].file = &parts[i]->file->map;
+        source->parts[i].offset = parts[i]->tensor->offset;
+        source->parts[i].bytes = parts[i]->tensor->bytes;
+    }
+}
+
 enum lt_status lt_bnb_weight_bind(struct lt_weight *w, const struct lt_bnb_weight *b, size_t alignment,
                                   unsigned char *memory, struct lt_error *err)
 {
@@ -127,16 +151,12 @@ enum lt_status lt_bnb_weight_bind(struct lt_weight *w, const struct lt_bnb_weigh
         data[i] = memory;
         memory += lt_align_up(parts[i]->tensor->bytes, alignment);
     }
-    *w = (struct lt_weight){.format = b->state.quant_type,
-                            .rows = b->state.shape[0],
-                            .cols = b->state.shape[1],
-                            .data = data[0],
-                            .blocksize = b->state.blocksize,
-                            .absmax = b->state.nested ? NULL : data[1],
-                            .absmax_codes = b->state.nested ? data[1] : NULL,
-                            .nested_absmax = data[3],
-                            .nested_code = data[4],
-                            .nested_offset = b->state.nested_offset,
-                            .code = data[2]};
+    *w = describe(b);
+    w->data = data[0];
+    w->absmax = b->state.nested ? NULL : data[1];
+    w->absmax_codes = b->state.nested ? data[1] : NULL;
+    w->code = data[2];
+    w->nested_absmax = data[3];
+    w->nested_code = data[4];
     return LT_OK;
 }

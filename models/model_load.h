@@ -10,12 +10,20 @@
 
 enum lt_load_quant { LT_LOAD_AS_STORED, LT_LOAD_NF4, LT_LOAD_FP4, LT_LOAD_F32 };
 
+/* Where frozen matrices that are used as they are stored lie. */
+enum lt_residency {
+    LT_WEIGHTS_MMAP,     /* views of the read-only map where they are aligned, else copies */
+    LT_WEIGHTS_RESIDENT, /* in memory of the model's: the page cache keeps nothing of the file */
+    LT_WEIGHTS_STREAM    /* those of the decoder layers in the file only, the engine reads them; the rest as MMAP */
+};
+
 struct lt_load_options {
     /* AS_STORED keeps f32/f16/bf16 and bitsandbytes 4-bit weights as they are in the file (f64 becomes f32).
      * NF4 and FP4 are for linear layers other than the head, and only when the checkpoint is not quantized
      * already: such a one stays as it is.  F32 converts or dequantizes all matrices. */
     enum lt_load_quant quant;
     bool double_quant; /* for NF4 and FP4 */
+    enum lt_residency residency;
     int threads;       /* for quantizing and converting; below 1: one */
 };
 
@@ -30,10 +38,17 @@ enum lt_status lt_model_from_config(struct lt_model **model, const json_t *confi
                                     struct lt_error *err) LT_MUST_USE;
 void lt_model_destroy(struct lt_model *model);
 
+/* Marks what is to be streamed: with LT_WEIGHTS_STREAM, before the engine is created and after tensors are marked
+ * trainable; nothing is marked otherwise.  What lt_model_load would quantize or convert cannot be streamed and is not.
+ * The checkpoint must stay open. */
+enum lt_status lt_model_stream(struct lt_model *model, const struct lt_checkpoint *ck,
+                               const struct lt_load_options *opt, struct lt_error *err) LT_MUST_USE;
+
 /* Exact bytes lt_model_load will hold in memory of its own, and bytes it will only map read-only. */
 struct lt_model_memory {
     size_t quantized, converted, vectors; /* anonymous memory */
     size_t mapped;                        /* read-only file pages */
+    size_t streamed;                      /* in the file only */
     size_t loading;                       /* anonymous, while lt_model_load runs only */
 };
 enum lt_status lt_model_memory(const struct lt_model *model, const struct lt_checkpoint *ck,
@@ -41,7 +56,7 @@ enum lt_status lt_model_memory(const struct lt_model *model, const struct lt_che
                                struct lt_error *err) LT_MUST_USE;
 
 /* Fills tensor->weight and tensor->vector; once per model, after tensors are marked trainable (those are neither
- * quantized nor converted).  Unquantized matrices are views of the map where it is aligned, else copies; what is
+ * quantized nor converted).  Matrices that are used as they are stored lie where opt->residency says; what is
  * quantized or converted is read by pread in chunks of a few MB and worked on by `threads` threads (same bytes for
  * any number).  A Conv1D matrix is transposed to [out, in] before it is quantized, and tensor->transposed cleared.
  * The checkpoint must stay open.  progress (or NULL) is called after each tensor.  After an error, or a

@@ -19,10 +19,11 @@ enum placement {
     PLACE_TIED,       /* another tensor's storage */
     PLACE_VECTOR,     /* f32 copy */
     PLACE_VIEW,       /* in the map */
-    PLACE_COPY,       /* unaligned in the file: copied as it is */
+    PLACE_READ,       /* copied as it is stored */
+    PLACE_STREAM,     /* in the file */
     PLACE_CONVERT,    /* to f32 */
     PLACE_QUANTIZE,   /* to 4 bits */
-    PLACE_BNB,        /* 4 bits already */
+    PLACE_BNB,        /* 4 bits already: views of its parts */
     PLACE_DEQUANTIZE, /* 4 bits in the file, to f32 */
 };
 
@@ -33,8 +34,10 @@ struct tensor_plan {
     int64_t n, chunk;          /* elements in all and in a chunk */
     struct lt_checkpoint_tensor ct;
     struct lt_bnb_weight bnb;
+    struct lt_weight weight; /* READ, STREAM: without its pointers */
+    struct lt_weight_source source;
     size_t bytes[LT_BLOCK_COUNT]; /* of the model's own memory, multiples of ALIGNMENT */
-    size_t mapped;
+    size_t mapped, streamed;
     size_t thread_scratch, scratch; /* a thread's and the tensor's temporary memory */
 };
 
@@ -84,7 +87,20 @@ static void plan_f32(struct tensor_plan *p, enum placement place)
     p->thread_scratch = place == PLACE_CONVERT ? aligned(p->chunk, element_bytes(p)) : 0;
 }
 
-static void plan_plain(struct tensor_plan *p, const struct lt_model_tensor *t,
+/* Into memory, or left in the file, when these options want that of a weight that is used as it is stored. */
+static bool plan_residency(struct tensor_plan *p, const struct lt_model_tensor *t, int layers,
+                           enum lt_model_block_kind block, enum lt_residency residency)
+{
+    bool layer = t->kind == LT_TENSOR_LINEAR && t->segment >= 1 && t->segment <= layers;
+    size_t bytes = lt_weight_source_bytes(&p->source);
+    if (t->trainable || residency == LT_WEIGHTS_MMAP || (residency == LT_WEIGHTS_STREAM && !layer))
+        return false;
+    p->place = residency == LT_WEIGHTS_STREAM ? PLACE_STREAM : PLACE_READ;
+    *(residency == LT_WEIGHTS_STREAM ? &p->streamed : &p->bytes[block]) = bytes;
+    return true;
+}
+
+static void plan_plain(struct tensor_plan *p, const struct lt_model_tensor *t, int layers,
                        const struct lt_load_options *opt)
 {
     enum lt_dtype dtype = p->ct.tensor->dtype;
@@ -93,13 +109,20 @@ static void plan_plain(struct tensor_plan *p, const struct lt_model_tensor *t,
         return;
     }
     bool in_place = p->ct.tensor->offset % element_bytes(p) == 0;
-    p->place = in_place ? PLACE_VIEW : PLACE_COPY;
     p->format = dtype == LT_F32 ? LT_WEIGHT_F32 : dtype == LT_F16 ? LT_WEIGHT_F16 : LT_WEIGHT_BF16;
+    p->weight = (struct lt_weight){
+        .format = p->format, .transposed = t->transposed, .rows = t->rows, .cols = t->cols};
+    p->source.parts[LT_PART_DATA].file = &p->ct.file->map;
+    p->source.parts[LT_PART_DATA].offset = p->ct.tensor->offset;
+    p->source.parts[LT_PART_DATA].bytes = p->ct.tensor->bytes;
+    if (plan_residency(p, t, layers, LT_BLOCK_CONVERTED, opt->residency))
+        return;
+    p->place = in_place ? PLACE_VIEW : PLACE_READ;
     p->mapped = in_place ? p->ct.tensor->bytes : 0;
     p->bytes[LT_BLOCK_CONVERTED] = in_place ? 0 : aligned((int64_t)p->ct.tensor->bytes, 1);
 }
 
-static enum lt_status plan_linear(struct tensor_plan *p, const struct lt_model_tensor *t,
+static enum lt_status plan_linear(struct tensor_plan *p, const struct lt_model_tensor *t, int layers,
                                   const struct lt_checkpoint *ck, const struct lt_load_options *opt,
                                   struct lt_error *err)
 {
@@ -113,17 +136,20 @@ static enum lt_status plan_linear(struct tensor_plan *p, const struct lt_model_t
         lt_bnb_weight_bytes(&p->bnb, ALIGNMENT, &p->scratch, &p->mapped);
         p->mapped = 0;
     } else if (found) {
+        lt_bnb_weight_source(&p->weight, &p->source, &p->bnb);
+        if (plan_residency(p, t, layers, LT_BLOCK_QUANTIZED, opt->residency))
+            return LT_OK;
         p->place = PLACE_BNB;
         lt_bnb_weight_bytes(&p->bnb, ALIGNMENT, &p->bytes[LT_BLOCK_QUANTIZED], &p->mapped);
     } else if (wanted && !t->is_head && !t->trainable && (!quantized || json_is_null(quantized))) {
         plan_quantize(p, t, opt);
     } else {
-        plan_plain(p, t, opt);
+        plan_plain(p, t, layers, opt);
     }
     return LT_OK;
 }
 
-static enum lt_status plan_tensor(struct tensor_plan *p, const struct lt_model_tensor *t,
+static enum lt_status plan_tensor(struct tensor_plan *p, const struct lt_model_tensor *t, int layers,
                                   const struct lt_checkpoint *ck, const struct lt_load_options *opt,
                                   struct lt_error *err)
 {
@@ -135,9 +161,9 @@ static enum lt_status plan_tensor(struct tensor_plan *p, const struct lt_model_t
         return lt_fail(err, LT_ERR_NOT_FOUND, "%s: tensor %s is not in the checkpoint any more", ck->dir,
                        t->name);
     if (t->kind == LT_TENSOR_LINEAR)
-        return plan_linear(p, t, ck, opt, err);
+        return plan_linear(p, t, layers, ck, opt, err);
     if (t->kind == LT_TENSOR_EMBEDDING) {
-        plan_plain(p, t, opt);
+        plan_plain(p, t, layers, opt);
         return LT_OK;
     }
     p->place = PLACE_VECTOR;
@@ -157,13 +183,30 @@ enum lt_status lt_model_memory(const struct lt_model *model, const struct lt_che
     memset(mem, 0, sizeof *mem);
     for (int i = 0; i < model->tensor_count; i++) {
         struct tensor_plan p;
-        LT_TRY(plan_tensor(&p, &model->tensors[i], ck, opt, err));
+        LT_TRY(plan_tensor(&p, &model->tensors[i], model->layers, ck, opt, err));
         mem->quantized += p.bytes[LT_BLOCK_QUANTIZED];
         mem->converted += p.bytes[LT_BLOCK_CONVERTED];
         mem->vectors += p.bytes[LT_BLOCK_VECTORS];
         mem->mapped += p.mapped;
+        mem->streamed += p.streamed;
         size_t loading = p.scratch + (size_t)thread_count(opt) * p.thread_scratch;
         mem->loading = loading > mem->loading ? loading : mem->loading;
+    }
+    return LT_OK;
+}
+
+enum lt_status lt_model_stream(struct lt_model *model, const struct lt_checkpoint *ck,
+                               const struct lt_load_options *opt, struct lt_error *err)
+{
+    for (int i = 0; i < model->tensor_count; i++) {
+        struct lt_model_tensor *t = &model->tensors[i];
+        struct tensor_plan p;
+        LT_TRY(plan_tensor(&p, t, model->layers, ck, opt, err));
+        t->streamed = t->shared < 0 && p.place == PLACE_STREAM;
+        if (!t->streamed)
+            continue;
+        t->weight = p.weight;
+        t->source = p.source;
     }
     return LT_OK;
 }
@@ -320,16 +363,16 @@ static enum lt_status load_f32(struct loader *l, struct lt_model_tensor *t, cons
     return LT_OK;
 }
 
-static enum lt_status load_plain(struct lt_model_tensor *t, const struct tensor_plan *p,
+static enum lt_status load_stored(struct lt_model_tensor *t, const struct tensor_plan *p,
                                  unsigned char *memory, struct lt_error *err)
 {
-    const void *data = lt_safetensors_data(p->ct.file, p->ct.tensor);
-    if (p->place == PLACE_COPY) {
-        LT_TRY(lt_file_map_pread(&p->ct.file->map, memory, p->ct.tensor->bytes, p->ct.tensor->offset, err));
-        data = memory;
-    }
-    t->weight = (struct lt_weight){
-        .format = p->format, .transposed = t->transposed, .rows = t->rows, .cols = t->cols, .data = data};
+    t->weight = p->weight;
+    if (p->place == PLACE_VIEW)
+        t->weight.data = lt_safetensors_data(p->ct.file, p->ct.tensor);
+    if (p->place != PLACE_READ)
+        return LT_OK;
+    LT_TRY(lt_weight_source_read(&p->source, memory, err));
+    lt_weight_source_bind(&t->weight, &p->source, memory);
     return LT_OK;
 }
 
@@ -358,8 +401,10 @@ static enum lt_status load_tensor(struct loader *l, struct lt_model_tensor *t, c
     case PLACE_VECTOR:
         return load_vector(t, p, memory[LT_BLOCK_VECTORS], err);
     case PLACE_VIEW:
-    case PLACE_COPY:
-        return load_plain(t, p, memory[LT_BLOCK_CONVERTED], err);
+    case PLACE_READ:
+    case PLACE_STREAM:
+        return load_stored(t, p, memory[p->bytes[LT_BLOCK_QUANTIZED] > 0 ? LT_BLOCK_QUANTIZED : LT_BLOCK_CONVERTED],
+                           err);
     case PLACE_CONVERT:
     case PLACE_DEQUANTIZE:
         return load_f32(l, t, p, memory[LT_BLOCK_CONVERTED], err);
@@ -400,7 +445,7 @@ static enum lt_status load_all(struct loader *l, const struct lt_checkpoint *ck,
     struct lt_model *m = &l->store->model;
     for (int i = 0; i < m->tensor_count; i++) {
         struct tensor_plan p;
-        LT_TRY(plan_tensor(&p, &m->tensors[i], ck, l->opt, err));
+        LT_TRY(plan_tensor(&p, &m->tensors[i], m->layers, ck, l->opt, err));
         LT_TRY(load_tensor(l, &m->tensors[i], &p, err));
         if (progress)
             progress(user, i + 1, m->tensor_count);

@@ -178,6 +178,15 @@ static enum lt_status cpu_weight_view(struct lt_backend *be, const struct lt_wei
     return new_weight(&w, out, err);
 }
 
+static enum lt_status cpu_weight_rebind(struct lt_backend *be, struct lt_device_weight *dw,
+                                        const struct lt_weight *w, struct lt_error *err)
+{
+    (void)be;
+    (void)err;
+    dw->w = *w;
+    return LT_OK;
+}
+
 static void cpu_weight_destroy(struct lt_backend *be, struct lt_device_weight *w)
 {
     (void)be;
@@ -334,6 +343,7 @@ static const struct lt_backend_ops cpu_ops = {
     .buffer_host = cpu_buffer_host,
     .weight_create = cpu_weight_create,
     .weight_view = cpu_weight_view,
+    .weight_rebind = cpu_weight_rebind,
     .weight_destroy = cpu_weight_destroy,
     .supports = cpu_supports,
     .compile = cpu_compile,

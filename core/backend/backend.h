@@ -70,6 +70,11 @@ struct lt_backend_ops {
     /* An f32 weight that lives in a buffer (trainable tensors). */
     enum lt_status (*weight_view)(struct lt_backend *be, const struct lt_weight *shape, struct lt_buffer *buf,
                                   size_t offset, struct lt_device_weight **dw, struct lt_error *err);
+    /* From now on dw has the values of w, which has the same format and shape; as in weight_create w's pointers are
+     * borrowed or copied.  For weights that move through memory: weight_create may then get one whose pointers are NULL,
+     * and no program reads it before it is bound. */
+    enum lt_status (*weight_rebind)(struct lt_backend *be, struct lt_device_weight *dw,
+                                    const struct lt_weight *w, struct lt_error *err);
     void (*weight_destroy)(struct lt_backend *be, struct lt_device_weight *dw);
     bool (*supports)(struct lt_backend *be, const struct lt_program *p, const struct lt_node *node);
     /* The program is borrowed and must outlive the result. */

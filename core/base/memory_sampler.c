@@ -3,11 +3,11 @@
 
 #include <math.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <time.h>
 
 #include "core/base/alloc.h"
+#include "core/base/thread_internal.h"
 
 struct lt_memory_sampler {
     pthread_t thread;
@@ -87,19 +87,6 @@ static int init_condition(pthread_cond_t *cond)
     return error;
 }
 
-/* Starts the thread with all signals blocked: handlers run on the program's own threads. */
-static int start_thread(struct lt_memory_sampler *s)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    int error = pthread_sigmask(SIG_SETMASK, &all, &before);
-    if (error)
-        return error;
-    error = pthread_create(&s->thread, NULL, sampler_main, s);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return error;
-}
-
 enum lt_status lt_memory_sampler_create(struct lt_memory_sampler **sampler, double interval_seconds,
                                         struct lt_error *err)
 {
@@ -120,7 +107,7 @@ enum lt_status lt_memory_sampler_create(struct lt_memory_sampler **sampler, doub
     error = init_condition(&s->wake);
     if (error)
         goto fail_lock;
-    error = start_thread(s);
+    error = lt_thread_start(&s->thread, sampler_main, s);
     if (error)
         goto fail_condition;
     *sampler = s;

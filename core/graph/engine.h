@@ -30,19 +30,27 @@ struct lt_engine_memory {
     size_t arena;         /* intermediates of the running program */
     size_t workspace;     /* kernels' own scratch */
     size_t inputs;        /* ids, positions, labels, losses */
+    size_t stream;        /* weights that move through memory: two layers */
     size_t cache;         /* keys and values */
     size_t logits;
 };
 size_t lt_engine_memory_total(const struct lt_engine_memory *m);
 
+/* What reading of streamed weights took since lt_engine_allocate. */
+struct lt_stream_times {
+    uint64_t bytes;
+    double reading, waiting; /* seconds: of the helper thread, and of the computation for it */
+};
+
 struct lt_engine;
 
-/* Builds and compiles all programs.  The model (shapes and adapters assigned; weights need not be loaded) and
- * the backend are borrowed. */
+/* Builds and compiles all programs.  The model (shapes, adapters and streamed tensors assigned; weights need not be
+ * loaded) and the backend are borrowed. */
 enum lt_status lt_engine_create(struct lt_engine **e, struct lt_model *model, struct lt_backend *backend,
                                 const struct lt_engine_options *opt, struct lt_error *err) LT_MUST_USE;
 void lt_engine_destroy(struct lt_engine *e);
 const struct lt_engine_memory *lt_engine_memory(const struct lt_engine *e);
+void lt_engine_stream_times(const struct lt_engine *e, struct lt_stream_times *times);
 /* Allocates every buffer and binds the model's loaded weights. */
 enum lt_status lt_engine_allocate(struct lt_engine *e, struct lt_error *err) LT_MUST_USE;
 

@@ -37,6 +37,7 @@ struct lt_engine {
     struct lt_buffer *params, *grads, *vectors, *tables, *boundaries, *tape, *arena, *workspace, *inputs,
         *cache, *logits;
     struct lt_device_weight **weights; /* [tensors] */
+    struct lt_weight_stream *stream;   /* NULL: no tensor is streamed */
     size_t *vector_offset;             /* [tensors] bytes */
     struct lt_binding *bindings;       /* [max_externs] scratch of the running program */
 };
@@ -54,6 +55,16 @@ void lt_engine_plan_boundaries(struct lt_engine *e);
 size_t lt_engine_hidden_offset(const struct lt_engine *e, enum lt_pass pass, int segment,
                                int32_t micro_batch);
 size_t lt_engine_dhidden_offset(const struct lt_engine *e, int segment, int32_t micro_batch);
+
+/* ---- weights that are read when they are needed (engine_stream.c) ---- */
+
+/* Bytes of the two slots; 0 when no tensor of the model is streamed. */
+size_t lt_engine_stream_bytes(const struct lt_model *model);
+enum lt_status lt_engine_stream_create(struct lt_engine *e, struct lt_error *err) LT_MUST_USE;
+void lt_engine_stream_destroy(struct lt_engine *e);
+/* Brings the weights of a segment into memory and binds them, then begins to read those of `next`. */
+enum lt_status lt_engine_take_weights(struct lt_engine *e, int segment, int next, struct lt_error *err)
+    LT_MUST_USE;
 
 /* ---- running (engine_run.c) ---- */
 

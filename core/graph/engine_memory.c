@@ -8,7 +8,7 @@
 size_t lt_engine_memory_total(const struct lt_engine_memory *m)
 {
     return m->params + m->grads + m->vectors + m->tables + m->boundaries + m->tape + m->arena + m->workspace +
-           m->inputs + m->cache + m->logits;
+           m->inputs + m->stream + m->cache + m->logits;
 }
 
 bool lt_engine_layer_major_possible(const struct lt_model *model)
@@ -94,6 +94,7 @@ void lt_engine_plan_memory(struct lt_engine *e)
             m->workspace = max_size(m->workspace, e->be->ops->workspace_bytes(e->be, s->bwd_code));
     }
     m->inputs = lt_engine_input_offset(e, 0, e->group);
+    m->stream = lt_engine_stream_bytes(model);
     m->cache = e->opt.decode ? 2 * (size_t)model->layers * lt_engine_cache_bytes(e) : 0;
     if (e->of_segment[LT_PASS_LOGITS] || e->of_segment[LT_PASS_DECODE])
         m->logits = (size_t)e->opt.capacity.labels * (size_t)model->vocab * sizeof(float);
@@ -208,6 +209,8 @@ enum lt_status lt_engine_allocate(struct lt_engine *e, struct lt_error *err)
         return lt_fail(err, LT_ERR_NOMEM, "out of memory while binding the model");
     LT_TRY(allocate_buffers(e, err));
     LT_TRY(upload_tables(e, err));
+    if (e->memory.stream > 0)
+        LT_TRY(lt_engine_stream_create(e, err));
     for (int i = 0; i < e->model->tensor_count; i++)
         LT_TRY(bind_tensor(e, i, err));
     return LT_OK;

@@ -190,8 +190,10 @@ static enum lt_status run_inference(struct lt_engine *e, enum lt_pass pass, cons
 {
     const struct lt_step_params p = {.loss_scale = 1};
     LT_TRY(lt_engine_upload(e, t, 0, err));
-    for (int s = 0; s < lt_model_segments(e->model); s++)
+    for (int s = 0; s < lt_model_segments(e->model); s++) {
+        LT_TRY(lt_engine_take_weights(e, s, s < e->model->layers ? s + 1 : 1, err));
         LT_TRY(lt_engine_run_forward(e, pass, s, 0, &p, err));
+    }
     return LT_OK;
 }
 

@@ -33,20 +33,25 @@ static enum lt_status add_losses(struct lt_engine *e, int32_t micro_batch, doubl
 static enum lt_status run_group(struct lt_engine *e, int32_t n, const struct lt_step_params *params,
                                 double *loss_sum, struct lt_error *err)
 {
-    for (int s = 0; s < lt_model_segments(e->model); s++)
+    int top = e->model->layers, back = e->lowest >= 0 && e->lowest <= top ? top : 1;
+    for (int s = 0; s < lt_model_segments(e->model); s++) {
+        LT_TRY(lt_engine_take_weights(e, s, s < top ? s + 1 : back, err));
         for (int32_t i = 0; i < n; i++) {
             LT_TRY(check_cancelled(params, err));
             LT_TRY(lt_engine_run_forward(e, LT_PASS_TRAIN, s, i, params, err));
         }
+    }
     for (int32_t i = 0; i < n; i++)
         LT_TRY(add_losses(e, i, loss_sum, err));
     if (e->lowest < 0)
         return LT_OK;
-    for (int s = e->model->layers; s >= e->lowest; s--)
+    for (int s = top; s >= e->lowest; s--) {
+        LT_TRY(lt_engine_take_weights(e, s, s > e->lowest ? s - 1 : 1, err));
         for (int32_t i = 0; i < n; i++) {
             LT_TRY(check_cancelled(params, err));
             LT_TRY(lt_engine_run_backward(e, s, i, params, err));
         }
+    }
     return LT_OK;
 }
 

@@ -7,6 +7,7 @@
 
 #include "core/graph/graph.h"
 #include "core/tensor/weight.h"
+#include "core/tensor/weight_source.h"
 
 struct lt_build;
 struct lt_model;
@@ -37,6 +38,9 @@ struct lt_model_tensor {
 
     struct lt_weight weight; /* LINEAR, EMBEDDING: host view once loaded (data NULL before) */
     const float *vector;     /* VECTOR: host values once loaded */
+    /* LINEAR of a decoder layer, frozen: read from `source` whenever the layer runs; `weight` is the rest. */
+    bool streamed;
+    struct lt_weight_source source;
 
     bool trainable;      /* trained itself; then f32, in the flat parameter buffer */
     size_t param_offset; /* elements */

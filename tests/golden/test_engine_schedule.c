@@ -8,6 +8,8 @@
 
 #include <cmocka.h>
 
+#include "core/base/file.h"
+#include "core/base/strbuf.h"
 #include "core/base/system.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/tiny_model.h"
@@ -34,6 +36,15 @@ static float *read_grads(struct tiny_model *t)
     return g;
 }
 
+/* The inputs of a model; batches are made of its first two sequences padded left and right where there are such. */
+static const char *inputs_of(const char *model, const char **left, const char **right)
+{
+    bool llama = strcmp(model, "goldens/gpt2-tiny") != 0;
+    *left = llama ? "left." : "";
+    *right = llama ? "right." : "";
+    return llama ? "goldens/llama-tiny/inputs.safetensors" : "goldens/gpt2-tiny/inputs.safetensors";
+}
+
 struct result {
     double loss;
     float *grads;
@@ -46,8 +57,9 @@ static struct result run_step(const struct tiny_options *o)
     struct tiny_batch left, right;
     struct lt_tokens batches[MICRO_BATCHES];
     struct tiny_options all = *o;
-    tiny_batch_load(&left, "goldens/llama-tiny/inputs.safetensors", "left.");
-    tiny_batch_load(&right, "goldens/llama-tiny/inputs.safetensors", "right.");
+    const char *of_left, *of_right, *inputs = inputs_of(o->model, &of_left, &of_right);
+    tiny_batch_load(&left, inputs, of_left);
+    tiny_batch_load(&right, inputs, of_right);
     make_batches(batches, &left, &right);
     all.tokens = left.rows * left.columns;
     all.labels = all.tokens;
@@ -96,6 +108,118 @@ static void test_layer_major_full(void **state)
     struct tiny_options o = {.model = "goldens/llama-tiny", .full = true}, grouped = o;
     grouped.micro_batches = MICRO_BATCHES;
     check_same(&o, &grouped);
+}
+
+static const struct {
+    const char *model, *adapter;
+} stored[] = {
+    {"goldens/llama-tiny", "goldens/lora/adapter"},
+    {"goldens/gpt2-tiny", "goldens/gpt2-tiny/lora/adapter"},
+    {"goldens/qlora/checkpoint-bnb-4bit", "goldens/lora/adapter"},
+};
+
+static void test_residency(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof stored / sizeof *stored; i++)
+        for (int32_t group = 1; group <= MICRO_BATCHES; group += 4)
+            for (int threads = 1; threads <= 2; threads++) {
+                struct tiny_options o = {.model = stored[i].model, .adapter = stored[i].adapter}, other = o;
+                other.micro_batches = group;
+                other.threads = threads;
+                other.recompute = group > 1 ? LT_RECOMPUTE_FULL : LT_RECOMPUTE_SELECTIVE;
+                other.residency = LT_WEIGHTS_RESIDENT;
+                check_same(&o, &other);
+                other.residency = LT_WEIGHTS_STREAM;
+                check_same(&o, &other);
+            }
+}
+
+/* Evaluation between two steps finds its own layers, and the next step those of its own. */
+static void test_streamed_evaluation(void **state)
+{
+    (void)state;
+    struct tiny_model mapped, streamed;
+    struct tiny_batch b;
+    struct lt_error err;
+    tiny_batch_load(&b, "goldens/llama-tiny/inputs.safetensors", "left.");
+    struct tiny_options o = {.model = stored[2].model,
+                             .adapter = stored[2].adapter,
+                             .tokens = b.rows * b.columns,
+                             .labels = b.rows * b.columns};
+    size_t n = (size_t)b.tokens.n_labels;
+    float *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
+    assert_true(want && got);
+    tiny_open(&mapped, &o);
+    o.residency = LT_WEIGHTS_STREAM;
+    tiny_open(&streamed, &o);
+    assert_int_equal(lt_engine_memory(mapped.engine)->stream, 0);
+    assert_int_equal(lt_engine_eval(mapped.engine, &b.tokens, want, NULL, &err), LT_OK);
+    double loss = tiny_train(&mapped, &b.tokens, 1);
+    for (int round = 0; round < 2; round++) {
+        memset(got, 0, n * sizeof *got);
+        assert_int_equal(lt_engine_eval(streamed.engine, &b.tokens, got, NULL, &err), LT_OK);
+        assert_memory_equal(got, want, n * sizeof *got);
+        double now = tiny_train(&streamed, &b.tokens, 1);
+        assert_memory_equal(&now, &loss, sizeof now);
+    }
+    struct lt_stream_times times;
+    lt_engine_stream_times(streamed.engine, &times);
+    assert_true(times.bytes > 0);
+    tiny_close(&mapped);
+    tiny_close(&streamed);
+    tiny_batch_free(&b);
+    free(want);
+    free(got);
+}
+
+/* A copy of a checkpoint whose file ends `missing` bytes early once it is open. */
+static void copy_checkpoint(const char *from, char *dir, size_t size)
+{
+    static const char *const files[] = {"config.json", "model.safetensors"};
+    char source[1024], target[1024];
+    struct lt_error err;
+    if (!lt_fixture_path(source, sizeof source, from))
+        lt_test_skip_missing(from);
+    size_t base = strlen(source);
+    lt_snprintf(dir, size, "%s/cut", lt_test_temp_dir());
+    assert_int_equal(lt_dir_create(dir, &err), LT_OK);
+    for (int i = 0; i < 2; i++) {
+        lt_snprintf(source + base, sizeof source - base, "/%s", files[i]);
+        lt_snprintf(target, sizeof target, "%s/%s", dir, files[i]);
+        assert_int_equal(lt_file_copy(source, target, &err), LT_OK);
+    }
+}
+
+static void test_file_cut_while_streaming(void **state)
+{
+    (void)state;
+    struct tiny_model t;
+    struct tiny_batch b;
+    struct lt_error err;
+    char dir[512], path[1024];
+    size_t end = 0;
+    float losses[128];
+    copy_checkpoint(stored[2].model, dir, sizeof dir);
+    tiny_batch_load(&b, "goldens/llama-tiny/inputs.safetensors", "left.");
+    struct tiny_options o = {.model = dir,
+                             .adapter = stored[2].adapter,
+                             .tokens = b.rows * b.columns,
+                             .labels = b.rows * b.columns,
+                             .residency = LT_WEIGHTS_STREAM};
+    tiny_open(&t, &o);
+    lt_snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    for (int i = 0; i < t.model->tensor_count; i++)
+        if (t.model->tensors[i].streamed)
+            end = t.model->tensors[i].source.parts[LT_PART_DATA].offset;
+    assert_int_equal(lt_file_truncate(path, end + 64, &err), LT_OK);
+    for (int attempt = 0; attempt < 2; attempt++) {
+        assert_int_equal(lt_engine_eval(t.engine, &b.tokens, losses, NULL, &err), LT_ERR_IO);
+        assert_non_null(strstr(err.message, "model.layers."));
+        assert_non_null(strstr(err.message, "model.safetensors' became shorter"));
+    }
+    tiny_close(&t);
+    tiny_batch_free(&b);
 }
 
 /* Its gradient would be the sum of other addends first. */
@@ -156,6 +280,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layer_major),
         cmocka_unit_test(test_layer_major_full),
+        cmocka_unit_test(test_residency),
+        cmocka_unit_test(test_streamed_evaluation),
+        cmocka_unit_test(test_file_cut_while_streaming),
         cmocka_unit_test(test_tied_embedding),
         cmocka_unit_test(test_cancel),
     };

@@ -9,6 +9,7 @@
 
 #include "backends/registry.h"
 #include "core/base/alloc.h"
+#include "core/base/strbuf.h"
 #include "tests/support/fixtures.h"
 
 static void must(enum lt_status status, const struct lt_error *err)
@@ -19,7 +20,9 @@ static void must(enum lt_status status, const struct lt_error *err)
 
 static void fixture(char *path, size_t size, const char *relative)
 {
-    if (!lt_fixture_path(path, size, relative))
+    if (relative[0] == '/')
+        lt_snprintf(path, size, "%s", relative);
+    else if (!lt_fixture_path(path, size, relative))
         lt_test_skip_missing(relative);
 }
 
@@ -55,7 +58,9 @@ void tiny_open(struct tiny_model *t, const struct tiny_options *o)
     must(lt_model_open(&t->model, &t->ck, path, &err), &err);
     t->model->table_positions = t->model->table_positions < 64 ? t->model->table_positions : 64;
     choose_params(t, o);
-    struct lt_load_options load = {.quant = o->quant, .double_quant = true, .threads = 2};
+    struct lt_load_options load = {
+        .quant = o->quant, .double_quant = true, .residency = o->residency, .threads = 2};
+    must(lt_model_stream(t->model, &t->ck, &load, &err), &err);
     must(lt_model_load(t->model, &t->ck, &load, NULL, NULL, &err), &err);
     struct lt_engine_options opt = {.capacity = {.tokens = o->tokens, .labels = o->labels, .cache_rows = 1},
                                     .train = true,

@@ -8,10 +8,11 @@
 #include "models/model_load.h"
 
 struct tiny_options {
-    const char *model;   /* fixture folder: "goldens/llama-tiny" */
+    const char *model;   /* fixture folder: "goldens/llama-tiny"; or an absolute path */
     const char *adapter; /* fixture folder of a PEFT adapter, or NULL */
     bool full;           /* train every tensor */
     enum lt_load_quant quant;
+    enum lt_residency residency;
     enum lt_recompute recompute;
     int threads;
     const char *isa, *gemm; /* NULL: the default */

@@ -396,6 +396,38 @@ static void assert_owned(struct opened *o, const void *p, size_t n)
     fail_msg("memory that nobody owns");
 }
 
+static void check_memory(const char *folder, const struct lt_load_options *opt)
+{
+    struct opened o;
+    struct lt_model_memory mem;
+    struct lt_error err = {0};
+    size_t streamed = 0;
+    struct lt_model *m = open_golden(&o, folder);
+    assert_int_equal(lt_model_memory(m, &o.ck, opt, &mem, &err), LT_OK);
+    assert_int_equal(lt_model_stream(m, &o.ck, opt, &err), LT_OK);
+    load(&o, opt);
+    assert_int_equal(mem.quantized + mem.converted + mem.vectors, held_bytes(m));
+    assert_int_equal(lt_model_store_of(m)->blocks[LT_BLOCK_QUANTIZED].size, mem.quantized);
+    if (opt->residency == LT_WEIGHTS_RESIDENT)
+        assert_int_equal(mem.mapped, 0);
+    for (int i = 0; i < m->tensor_count; i++) {
+        const struct lt_model_tensor *t = &m->tensors[i];
+        assert_true(!t->streamed || (opt->residency == LT_WEIGHTS_STREAM && t->segment > 0 &&
+                                     t->segment <= m->layers && !t->weight.data));
+        if (t->kind == LT_TENSOR_VECTOR)
+            assert_owned(&o, t->vector, (size_t)t->cols * sizeof(float));
+        else if (t->streamed)
+            streamed += lt_weight_source_bytes(&t->source);
+        else
+            assert_owned(&o, t->weight.data, lt_weight_data_bytes(t->weight.format, t->rows, t->cols));
+        if (t->kind != LT_TENSOR_VECTOR && t->weight.absmax)
+            assert_owned(&o, t->weight.absmax,
+                         (size_t)lt_quant_blocks(t->rows * t->cols, 64) * sizeof(float));
+    }
+    assert_int_equal(mem.streamed, streamed);
+    close_model(&o);
+}
+
 static void memory(void **state)
 {
     (void)state;
@@ -403,30 +435,12 @@ static void memory(void **state)
                                           "goldens/archs/smollm2", "goldens/qlora/checkpoint-bnb-4bit"};
     for (int f = 0; f < 5; f++)
         for (int quant = LT_LOAD_AS_STORED; quant <= LT_LOAD_F32; quant++)
-            for (int nested = 0; nested < 2; nested++) {
-                struct opened o;
-                struct lt_model_memory mem;
-                struct lt_error err = {0};
-                struct lt_model *m = open_golden(&o, folders[f]);
-                const struct lt_load_options opt = {.quant = (enum lt_load_quant)quant,
-                                                    .double_quant = nested};
-                assert_int_equal(lt_model_memory(m, &o.ck, &opt, &mem, &err), LT_OK);
-                load(&o, &opt);
-                assert_int_equal(mem.quantized + mem.converted + mem.vectors, held_bytes(m));
-                assert_int_equal(lt_model_store_of(m)->blocks[LT_BLOCK_QUANTIZED].size, mem.quantized);
-                for (int i = 0; i < m->tensor_count; i++) {
-                    const struct lt_model_tensor *t = &m->tensors[i];
-                    if (t->kind == LT_TENSOR_VECTOR)
-                        assert_owned(&o, t->vector, (size_t)t->cols * sizeof(float));
-                    else
-                        assert_owned(&o, t->weight.data,
-                                     lt_weight_data_bytes(t->weight.format, t->rows, t->cols));
-                    if (t->kind != LT_TENSOR_VECTOR && t->weight.absmax)
-                        assert_owned(&o, t->weight.absmax,
-                                     (size_t)lt_quant_blocks(t->rows * t->cols, 64) * sizeof(float));
-                }
-                close_model(&o);
-            }
+            for (int nested = 0; nested < 2; nested++)
+                for (int where = LT_WEIGHTS_MMAP; where <= LT_WEIGHTS_STREAM; where++)
+                    check_memory(folders[f],
+                                 &(struct lt_load_options){.quant = (enum lt_load_quant)quant,
+                                                           .double_quant = nested,
+                                                           .residency = (enum lt_residency)where});
 }
 
 /* 21 linears of 64-element blocks: 4 bits an element, and 32 or some 8 bits a block. */
