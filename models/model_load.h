@@ -65,5 +65,10 @@ enum lt_status lt_model_load(struct lt_model *model, const struct lt_checkpoint 
                              const struct lt_load_options *opt,
                              void (*progress)(void *user, int done, int total), void *user,
                              struct lt_error *err) LT_MUST_USE;
+/* One tensor as lt_model_load would have it, instead of that: for programs that go through a model tensor by tensor.
+ * Its values are valid until the next call, or in the checkpoint's map. */
+enum lt_status lt_model_load_one(struct lt_model *model, const struct lt_checkpoint *ck,
+                                 const struct lt_load_options *opt, int number, struct lt_error *err)
+    LT_MUST_USE;
 
 #endif

@@ -469,3 +469,35 @@ enum lt_status lt_model_load(struct lt_model *model, const struct lt_checkpoint 
     lt_free_pages(l.scratch, l.scratch_size);
     return status;
 }
+
+/* ---- one tensor ---- */
+
+static enum lt_status grow_block(struct lt_model_block *block, size_t size, struct lt_error *err)
+{
+    if (size <= block->size)
+        return LT_OK;
+    lt_free_pages(block->data, block->size);
+    *block = (struct lt_model_block){.data = lt_alloc_pages(size), .size = size};
+    if (block->data)
+        return LT_OK;
+    block->size = 0;
+    return lt_fail(err, LT_ERR_NOMEM, "out of memory: a tensor needs %zu bytes", size);
+}
+
+enum lt_status lt_model_load_one(struct lt_model *model, const struct lt_checkpoint *ck,
+                                 const struct lt_load_options *opt, int number, struct lt_error *err)
+{
+    struct loader l = {.store = lt_model_store_of(model), .opt = opt};
+    struct tensor_plan p;
+    LT_TRY(plan_tensor(&p, &model->tensors[number], ck, opt, err));
+    for (int b = 0; b < LT_BLOCK_COUNT; b++)
+        LT_TRY(grow_block(&l.store->blocks[b], p.bytes[b], err));
+    l.scratch_size = p.scratch + (size_t)thread_count(opt) * p.thread_scratch;
+    l.scratch = l.scratch_size > 0 ? lt_alloc_pages(l.scratch_size) : NULL;
+    if (l.scratch_size > 0 && !l.scratch)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory: loading needs %zu bytes for a while",
+                       l.scratch_size);
+    enum lt_status status = load_tensor(&l, &model->tensors[number], &p, err);
+    lt_free_pages(l.scratch, l.scratch_size);
+    return status;
+}

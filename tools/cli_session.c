@@ -6,10 +6,11 @@
 
 #include "core/base/alloc.h"
 #include "core/base/system.h"
+#include "tools/cli_quantized.h"
 #include "tools/cli_term.h"
 
 const struct cli_model_options cli_model_defaults = {
-    .device = "auto", .quant_type = "nf4", .compute_dtype = "float32"};
+    .device = "auto", .quant_type = "nf4", .quantized_cache = "auto", .compute_dtype = "float32"};
 
 size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options *o)
 {
@@ -35,6 +36,15 @@ size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options 
          .type = CLI_FLAG,
          .target = &o->double_quant,
          .help = "quantize the block scales as well"},
+        {.name = "quantized-cache",
+         .type = CLI_CHOICE,
+         .target = &o->quantized_cache,
+         .choices = "auto,off,on",
+         .help = "use the weights that were quantized before; on: quantize into the cache what is not there"},
+        {.name = "cache-dir",
+         .type = CLI_STRING,
+         .target = &o->cache_dir,
+         .help = "folder of the quantized weights"},
         {.name = "compute-dtype",
          .aliases = "bnb-4bit-compute-dtype",
          .type = CLI_CHOICE,
@@ -86,6 +96,17 @@ static enum lt_status open_tokenizer(struct cli_session *s, const struct cli_mod
     return LT_OK;
 }
 
+static enum lt_status open_checkpoint(struct cli_session *s, const struct cli_model_options *o,
+                                      struct lt_error *err)
+{
+    char *quantized = NULL;
+    if (s->load.quant != LT_LOAD_AS_STORED)
+        LT_TRY(cli_quantized_folder(&quantized, s->dir, o, &s->load, false, err));
+    enum lt_status status = lt_checkpoint_open(&s->checkpoint, quantized ? quantized : s->dir, err);
+    lt_free(quantized);
+    return status;
+}
+
 enum lt_status cli_session_open(struct cli_session *s, const struct cli_model_options *o, bool need_tokenizer,
                                 struct lt_error *err)
 {
@@ -96,12 +117,12 @@ enum lt_status cli_session_open(struct cli_session *s, const struct cli_model_op
         .device = o->device, .threads = (int)o->threads, .isa = getenv("LT_CPU"), .gemm = getenv("LT_GEMM")};
     LT_TRY(lt_backend_create(&s->backend, &req, err));
     LT_TRY(lt_checkpoint_resolve(&s->dir, o->model, err));
-    LT_TRY(lt_checkpoint_open(&s->checkpoint, s->dir, err));
-    LT_TRY(lt_model_open(&s->model, &s->checkpoint, o->model, err));
     s->load.threads = o->threads > 0 ? (int)o->threads : lt_cpu_count();
     s->load.double_quant = o->double_quant;
     if (o->load_in_4bit)
         s->load.quant = strcmp(o->quant_type, "fp4") == 0 ? LT_LOAD_FP4 : LT_LOAD_NF4;
+    LT_TRY(open_checkpoint(s, o, err));
+    LT_TRY(lt_model_open(&s->model, &s->checkpoint, o->model, err));
     return open_tokenizer(s, o, need_tokenizer, err);
 }
 

@@ -15,7 +15,9 @@
 struct cli_model_options {
     const char *model, *adapter, *device;
     bool load_in_4bit, double_quant;
-    const char *quant_type; /* nf4 | fp4 */
+    const char *quant_type;      /* nf4 | fp4 */
+    const char *quantized_cache; /* auto | off | on */
+    const char *cache_dir;
     const char *compute_dtype;
     int64_t threads;
     const char *chat_template;
@@ -23,7 +25,7 @@ struct cli_model_options {
 extern const struct cli_model_options cli_model_defaults;
 
 /* Appends the shared option rows to `table` (room for CLI_MODEL_OPTION_COUNT); returns how many. */
-enum { CLI_MODEL_OPTION_COUNT = 9 };
+enum { CLI_MODEL_OPTION_COUNT = 11 };
 size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options *o);
 
 struct cli_session {

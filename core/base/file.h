@@ -94,10 +94,31 @@ void lt_file_appender_close(struct lt_file_appender *a);
 /* Cuts the file to size bytes (resume drops the lines written after the checkpoint). */
 enum lt_status lt_file_truncate(const char *path, uint64_t size, struct lt_error *err) LT_MUST_USE;
 
+/* ---- atomic folder: a temporary name beside it, rename ---- */
+/* Creates an empty folder "<path>.tmp-<pid>-<counter>", and the folders above it (*temp: lt_free). */
+enum lt_status lt_dir_temp_create(char **temp, const char *path, struct lt_error *err) LT_MUST_USE;
+/* Renames temp to path, where there may be nothing or an empty folder.  *taken: something else is there, so nothing was
+ * renamed; then LT_OK. */
+enum lt_status lt_dir_publish(const char *temp, const char *path, bool *taken, struct lt_error *err)
+    LT_MUST_USE;
+
+/* ---- lock: one process at a time ---- */
+struct lt_file_lock {
+    int fd;
+};
+/* Waits for the lock on the file, which is created when absent and stays; LT_ERR_CANCELLED when cancelled meanwhile.
+ * The end of the process releases it. */
+enum lt_status lt_file_lock_take(struct lt_file_lock *lock, const char *path, struct lt_error *err)
+    LT_MUST_USE;
+void lt_file_lock_release(struct lt_file_lock *lock);
+
 /* ---- file system ---- */
 enum lt_file_kind { LT_FILE_NONE, LT_FILE_REGULAR, LT_FILE_DIRECTORY, LT_FILE_OTHER };
 enum lt_file_kind lt_file_kind(const char *path);
 enum lt_status lt_file_size(const char *path, uint64_t *size, struct lt_error *err) LT_MUST_USE;
+/* The same and when it was last written, nanoseconds since 1970: together they tell a changed file. */
+enum lt_status lt_file_stamp(const char *path, uint64_t *size, int64_t *modified, struct lt_error *err)
+    LT_MUST_USE;
 enum lt_status lt_dir_create(const char *path, struct lt_error *err)
     LT_MUST_USE; /* with parents; existing is fine */
 /* Proves that a file can be created in the folder (creates and removes one). */
@@ -110,6 +131,8 @@ enum lt_status lt_dir_remove_tree(const char *path, struct lt_error *err)
 /* Renames a folder into place; an existing target is moved aside first and removed after. */
 enum lt_status lt_dir_replace(const char *from, const char *to, struct lt_error *err) LT_MUST_USE;
 enum lt_status lt_file_copy(const char *from, const char *to, struct lt_error *err) LT_MUST_USE; /* atomic */
+/* The path without links and dots (lt_free). */
+enum lt_status lt_path_resolve(char **resolved, const char *path, struct lt_error *err) LT_MUST_USE;
 /* a/b (lt_free); NULL when memory is short. */
 char *lt_path_join(const char *a, const char *b) LT_MUST_USE;
 const char *lt_path_basename(const char *path); /* points into path */

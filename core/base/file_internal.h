@@ -14,6 +14,9 @@ enum lt_status lt_file_temp_create(const char *path, char **temp_path, int *fd, 
 /* "<path>.<tag>-<pid>-<counter>", a new counter each time (lt_free); NULL when memory is short. */
 char *lt_file_sibling_name(const char *path, const char *tag) LT_MUST_USE;
 
+/* The path without trailing slashes (lt_free); "/" stays.  NULL when memory is short. */
+char *lt_path_strip(const char *path) LT_MUST_USE;
+
 /* Writes all n bytes; path is for the message only. */
 enum lt_status lt_file_write_all(int fd, const void *bytes, size_t n, const char *path, struct lt_error *err)
     LT_MUST_USE;

@@ -1,4 +1,5 @@
 /* Folders, paths and questions to the file system. */
+#define _XOPEN_SOURCE 700 /* realpath */
 #include "core/base/file.h"
 
 #include <dirent.h>
@@ -37,8 +38,17 @@ enum lt_status lt_file_size(const char *path, uint64_t *size, struct lt_error *e
     return LT_OK;
 }
 
-/* The path without trailing slashes (lt_free); "/" stays. */
-static char *path_strip(const char *path)
+enum lt_status lt_file_stamp(const char *path, uint64_t *size, int64_t *modified, struct lt_error *err)
+{
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return lt_fail_errno(err, errno, "cannot examine '%s'", path);
+    *size = (uint64_t)st.st_size;
+    *modified = (int64_t)((uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec);
+    return LT_OK;
+}
+
+char *lt_path_strip(const char *path)
 {
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/')
@@ -221,7 +231,7 @@ static enum lt_status remove_entry(int parent, const char *name, const char *pat
 
 enum lt_status lt_dir_remove_tree(const char *path, struct lt_error *err)
 {
-    char *stripped = path_strip(path); /* "link/" would follow the link */
+    char *stripped = lt_path_strip(path); /* "link/" would follow the link */
     if (!stripped)
         return fail_nomem(err, path);
     enum lt_status status;
@@ -267,8 +277,8 @@ static enum lt_status replace_folder(const char *from, const char *to, struct lt
 
 enum lt_status lt_dir_replace(const char *from, const char *to, struct lt_error *err)
 {
-    char *source = path_strip(from);
-    char *target = path_strip(to);
+    char *source = lt_path_strip(from);
+    char *target = lt_path_strip(to);
     enum lt_status status;
     if (!source || !target)
         status = fail_nomem(err, to);
@@ -291,6 +301,16 @@ char *lt_path_join(const char *a, const char *b)
         lt_strbuf_putc(&sb, '/');
     lt_strbuf_puts(&sb, b);
     return lt_strbuf_take(&sb);
+}
+
+enum lt_status lt_path_resolve(char **resolved, const char *path, struct lt_error *err)
+{
+    char *whole = realpath(path, NULL); /* libc's memory */
+    if (!whole)
+        return lt_fail_errno(err, errno, "cannot resolve '%s'", path);
+    *resolved = lt_strdup(whole);
+    free(whole);
+    return *resolved ? LT_OK : fail_nomem(err, path);
 }
 
 const char *lt_path_basename(const char *path)

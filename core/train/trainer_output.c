@@ -6,6 +6,7 @@
 #include "core/base/alloc.h"
 #include "core/base/file.h"
 #include "core/io/checkpoint.h"
+#include "core/io/model_files.h"
 
 /* ---- parameters in host memory ---- */
 
@@ -117,44 +118,9 @@ static enum lt_status write_full_weights(struct lt_trainer *t, const char *dir, 
     return status;
 }
 
-/* ---- copied files ---- */
-
-static enum lt_status copy_if_present(const char *from_dir, const char *to_dir, const char *name,
-                                      struct lt_error *err)
-{
-    char *from = lt_path_join(from_dir, name), *to = lt_path_join(to_dir, name);
-    enum lt_status status = LT_OK;
-
-    if (!from || !to)
-        status = lt_fail(err, LT_ERR_NOMEM, "%s: out of memory while copying %s", to_dir, name);
-    else if (strcmp(from, to) != 0 && lt_file_kind(from) != LT_FILE_NONE)
-        status = lt_file_copy(from, to, err);
-    lt_free(from);
-    lt_free(to);
-    return status;
-}
-
-static enum lt_status copy_files(const char *from, const char *to, const char *const *names, size_t count,
-                                 struct lt_error *err)
-{
-    for (size_t i = 0; from && i < count; i++)
-        LT_TRY(copy_if_present(from, to, names[i], err));
-    return LT_OK;
-}
-
 enum lt_status lt_trainer_write_model(struct lt_trainer *t, const char *dir, bool checkpoint,
                                       struct lt_error *err)
 {
-    static const char *const model_files[] = {"config.json", "generation_config.json"};
-    static const char *const tokenizer_files[] = {"tokenizer.json",
-                                                  "tokenizer.model",
-                                                  "tokenizer_config.json",
-                                                  "special_tokens_map.json",
-                                                  "added_tokens.json",
-                                                  "chat_template.jinja",
-                                                  "vocab.json",
-                                                  "merges.txt"};
-
     LT_TRY(lt_dir_create(dir, err));
     if (t->config.lora) {
         struct lt_flat_view view;
@@ -164,11 +130,10 @@ enum lt_status lt_trainer_write_model(struct lt_trainer *t, const char *dir, boo
         LT_TRY(status);
     } else {
         LT_TRY(write_full_weights(t, dir, checkpoint, err));
-        LT_TRY(copy_files(t->config.full_source, dir, model_files, sizeof model_files / sizeof *model_files,
-                          err));
+        LT_TRY(lt_model_file_copy(t->config.full_source, dir, "config.json", err));
+        LT_TRY(lt_model_file_copy(t->config.full_source, dir, "generation_config.json", err));
     }
-    return copy_files(t->config.tokenizer_source, dir, tokenizer_files,
-                      sizeof tokenizer_files / sizeof *tokenizer_files, err);
+    return t->config.tokenizer_source ? lt_tokenizer_files_copy(t->config.tokenizer_source, dir, err) : LT_OK;
 }
 
 /* ---- the end of a run ---- */

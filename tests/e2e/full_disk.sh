@@ -58,6 +58,20 @@ for kib in 16 300 700 1000 1400 2200 2800 3200; do
 done
 [ $whole = 0 ] || printf 'the largest disk took the whole run\n'
 
+for kib in 16 200 300; do
+    mount -t tmpfs -o size=${kib}k none "$tmp/disk" || exit 1
+    lora-convert --model "$golden/llama-tiny" --quantize nf4 --output-dir "$tmp/disk/out" >"$tmp/out" 2>"$tmp/err"
+    status=$?
+    if [ $status != 1 ] || [ "$(wc -l <"$tmp/err")" != 1 ] || ! grep -q 'No space left' "$tmp/err"; then
+        not_ok "convert-on-$kib-KiB" "exit status $status, or not one line"
+    elif [ -n "$(ls -A "$tmp/disk")" ]; then
+        not_ok "convert-on-$kib-KiB" "left behind: $(ls -A "$tmp/disk")"
+    else
+        ok "convert-on-$kib-KiB"
+    fi
+    umount "$tmp/disk"
+done
+
 mount -t tmpfs -o size=1m none "$tmp/disk" && mkdir "$tmp/disk/out" && mount -o remount,ro "$tmp/disk" || exit 1
 if train --output-dir "$tmp/disk/out" || [ "$(wc -l <"$tmp/err")" != 1 ]; then
     not_ok read-only-disk 'not refused with one line'

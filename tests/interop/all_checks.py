@@ -10,6 +10,7 @@ import transformers
 
 import check_adapters_in
 import check_adapters_out
+import check_convert
 import check_qlora
 import check_text
 import check_training

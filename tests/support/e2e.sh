@@ -10,7 +10,8 @@ golden=$LT_SRCDIR/tests/golden/data
 batches=$golden/lora/batches.safetensors
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/lora-e2e.XXXXXX") || exit 1
 HF_HOME=$tmp/hf
-export HF_HOME
+LORA_TRAIN_CACHE=$tmp/cache
+export HF_HOME LORA_TRAIN_CACHE
 unset HF_HUB_CACHE || :
 started=
 failed=0
