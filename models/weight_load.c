@@ -489,7 +489,7 @@ enum lt_status lt_model_load_one(struct lt_model *model, const struct lt_checkpo
 {
     struct loader l = {.store = lt_model_store_of(model), .opt = opt};
     struct tensor_plan p;
-    LT_TRY(plan_tensor(&p, &model->tensors[number], ck, opt, err));
+    LT_TRY(plan_tensor(&p, &model->tensors[number], model->layers, ck, opt, err));
     for (int b = 0; b < LT_BLOCK_COUNT; b++)
         LT_TRY(grow_block(&l.store->blocks[b], p.bytes[b], err));
     l.scratch_size = p.scratch + (size_t)thread_count(opt) * p.thread_scratch;
