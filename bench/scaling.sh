@@ -1,0 +1,60 @@
+#!/bin/sh
+# How the cost of a training step grows: one axis at a time around one ordinary step.
+#
+#   bench/scaling.sh BUILD FOLDER [--shape smollm2-135m] [--axes 'sequence batch rank threads layers']
+#
+# BUILD has lora-bench; FOLDER gets a JSON file for every cell, table.md and scaling.svg.  Cells that are there already
+# are not measured again.  LoRA r=16 on all linear layers, bf16 base, f32 compute, synthetic weights.
+# Nothing else should run on the machine meanwhile.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd -P)
+
+fail() { printf 'scaling: %s\n' "$*" >&2; exit 1; }
+
+[ $# -ge 2 ] || fail 'usage: bench/scaling.sh BUILD FOLDER [options]'
+build=$(cd "$1" && pwd -P)
+mkdir -p "$2"
+out=$(cd "$2" && pwd -P)
+shift 2
+shape=smollm2-135m axes='sequence batch rank threads layers'
+while [ $# -gt 0 ]; do
+    [ $# -gt 1 ] || fail "$1 needs a value"
+    case $1 in
+    --shape) shape=$2 ;;
+    --axes) axes=$2 ;;
+    *) fail "unknown option $1" ;;
+    esac
+    shift 2
+done
+[ -x "$build/lora-bench" ] || fail "$build/lora-bench is not built"
+
+# cell AXIS VALUE OPTION...: the fastest of the steps counts.
+cell()
+{
+    file=$out/$1-$2.json
+    [ ! -f "$file" ] || return 0
+    printf 'scaling: %s %s\n' "$1" "$2" >&2
+    shift 2
+    "$build/lora-bench" train --shape "$shape" --quant bf16 --json "$file" "$@" >/dev/null
+}
+
+processors=$(getconf _NPROCESSORS_ONLN)
+for axis in $axes; do
+    case $axis in
+    sequence)
+        for n in 128 256 512 1024 2048; do cell sequence $n --batch 1 --seq $n --steps 3; done
+        for n in 4096 8192; do cell sequence $n --batch 1 --seq $n --steps 1; done ;;
+    batch) for n in 1 2 4 8 16; do cell batch $n --seq 128 --batch $n --steps 3; done ;;
+    rank) for n in 4 8 16 32 64 128 256; do cell rank $n --seq 512 --batch 1 --rank $n --steps 3; done ;;
+    threads)
+        n=1
+        while [ $n -le "$processors" ]; do
+            cell threads $n --seq 512 --batch 1 --threads $n --steps 3
+            n=$((n * 2))
+        done ;;
+    layers) for n in 5 10 15 20 25 30; do cell layers $n --seq 512 --batch 1 --layers $n --steps 3; done ;;
+    *) fail "unknown axis $axis" ;;
+    esac
+done
+python3 -B "$here/scaling_table.py" "$out" "$axes" >"$out/table.md"
+cat "$out/table.md"
