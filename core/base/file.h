@@ -38,6 +38,9 @@ struct lt_file_scratch {
  * lt_memory_stat(). */
 enum lt_status lt_file_scratch_open(struct lt_file_scratch *s, const char *dir, size_t size,
                                     struct lt_error *err) LT_MUST_USE;
+/* The same without a mapping: data is NULL, and only read() and write() work.  Nothing of it counts as memory. */
+enum lt_status lt_file_scratch_open_unmapped(struct lt_file_scratch *s, const char *dir, size_t size,
+                                             struct lt_error *err) LT_MUST_USE;
 void lt_file_scratch_close(struct lt_file_scratch *s); /* zeroed or closed ones are accepted */
 /* Brings [offset, offset+n), clamped to size, into memory for writing.  Not needed before an access, which does that page
  * by page and ends the process where the disk fails. */

@@ -107,7 +107,7 @@ static enum lt_status reserve(int fd, const char *dir, size_t size, struct lt_er
                            : lt_fail_prefix(err, status, "cannot reserve %zu bytes in '%s'", size, dir);
 }
 
-static enum lt_status map_file(struct lt_file_scratch *s, const char *dir, struct lt_error *err)
+static enum lt_status make_file(struct lt_file_scratch *s, const char *dir, struct lt_error *err)
 {
     LT_TRY(create_file(dir, &s->fd, err));
     LT_TRY(reserve(s->fd, dir, s->size, err));
@@ -117,6 +117,11 @@ static enum lt_status map_file(struct lt_file_scratch *s, const char *dir, struc
             LT_LOG_WARNING,
             "'%s' lies on a file system in memory: paged memory saves nothing there; use a folder on a disk",
             dir);
+    return LT_OK;
+}
+
+static enum lt_status map_file(struct lt_file_scratch *s, const char *dir, struct lt_error *err)
+{
     void *p = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
     if (p == MAP_FAILED)
         return lt_fail_errno(err, errno, "cannot map %zu bytes of paged memory in '%s'", s->size, dir);
@@ -127,16 +132,30 @@ static enum lt_status map_file(struct lt_file_scratch *s, const char *dir, struc
     return LT_OK;
 }
 
-enum lt_status lt_file_scratch_open(struct lt_file_scratch *s, const char *dir, size_t size,
-                                    struct lt_error *err)
+static enum lt_status open_scratch(struct lt_file_scratch *s, const char *dir, size_t size, bool mapped,
+                                   struct lt_error *err)
 {
     *s = (struct lt_file_scratch){.size = size, .fd = -1};
     if (size == 0 || size > SIZE_MAX / 2)
         return lt_fail(err, LT_ERR_INVALID, "'%s': %zu bytes of paged memory are not possible", dir, size);
-    enum lt_status status = map_file(s, dir, err);
+    enum lt_status status = make_file(s, dir, err);
+    if (status == LT_OK && mapped)
+        status = map_file(s, dir, err);
     if (status != LT_OK)
         lt_file_scratch_close(s);
     return status;
+}
+
+enum lt_status lt_file_scratch_open(struct lt_file_scratch *s, const char *dir, size_t size,
+                                    struct lt_error *err)
+{
+    return open_scratch(s, dir, size, true, err);
+}
+
+enum lt_status lt_file_scratch_open_unmapped(struct lt_file_scratch *s, const char *dir, size_t size,
+                                             struct lt_error *err)
+{
+    return open_scratch(s, dir, size, false, err);
 }
 
 void lt_file_scratch_close(struct lt_file_scratch *s)

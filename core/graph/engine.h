@@ -16,6 +16,9 @@ struct lt_engine_options {
     /* Training: so many micro-batches go through every layer together, in order; below 2: one after another.  Their
      * inputs, boundaries and tapes are in memory at once.  The result is the same, bit for bit. */
     int32_t micro_batches;
+    /* Training: folder for a file that the inputs of the layers are kept in until the backward pass, through two places
+     * in memory; NULL: they are kept in memory.  Borrowed until lt_engine_allocate. */
+    const char *boundary_dir;
     int32_t loss_chunk;    /* rows of logits held at once by the loss; 0: chosen */
     size_t param_elements; /* length of the flat parameter buffer (adapters, trainable tensors) */
 };
@@ -33,8 +36,9 @@ struct lt_engine_memory {
     size_t stream;        /* weights that move through memory: two layers */
     size_t cache;         /* keys and values */
     size_t logits;
+    size_t boundary_file; /* no memory: what boundary_dir will hold */
 };
-size_t lt_engine_memory_total(const struct lt_engine_memory *m);
+size_t lt_engine_memory_total(const struct lt_engine_memory *m); /* without what lies in files */
 
 /* What reading of streamed weights took since lt_engine_allocate. */
 struct lt_stream_times {

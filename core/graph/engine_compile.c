@@ -167,6 +167,7 @@ void lt_engine_destroy(struct lt_engine *e)
     struct lt_buffer *buffers[] = {e->params, e->grads,     e->vectors, e->tables, e->boundaries, e->tape,
                                    e->arena,  e->workspace, e->inputs,  e->cache,  e->logits};
     lt_engine_stream_destroy(e);
+    lt_engine_boundary_file_destroy(e); /* before the buffer that it writes from */
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         e->be->ops->buffer_destroy(e->be, buffers[i]);
     for (int i = 0; e->weights && i < e->model->tensor_count; i++)

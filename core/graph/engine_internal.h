@@ -38,23 +38,40 @@ struct lt_engine {
         *cache, *logits;
     struct lt_device_weight **weights; /* [tensors] */
     struct lt_weight_stream *stream;   /* NULL: no tensor is streamed */
+    struct lt_boundary_file *boundary_file;
     size_t *vector_offset;             /* [tensors] bytes */
     struct lt_binding *bindings;       /* [max_externs] scratch of the running program */
 };
 
 enum lt_status lt_engine_compile(struct lt_engine *e, struct lt_error *err) LT_MUST_USE;
-void lt_engine_plan_memory(struct lt_engine *e);
+enum lt_status lt_engine_plan_memory(struct lt_engine *e, struct lt_error *err) LT_MUST_USE;
 /* Offset of an input (enum lt_input, then loss and argmax) of a micro-batch of the group. */
 size_t lt_engine_input_offset(const struct lt_engine *e, int which, int32_t micro_batch);
 size_t lt_engine_cache_bytes(const struct lt_engine *e); /* keys (or values) of one layer */
 
 /* ---- boundaries: what lies between two segments (engine_boundary.c) ---- */
 
-void lt_engine_plan_boundaries(struct lt_engine *e);
+enum lt_status lt_engine_plan_boundaries(struct lt_engine *e, struct lt_error *err) LT_MUST_USE;
+size_t lt_engine_boundary_bytes(const struct lt_engine *e); /* one slot */
 /* Bytes from the start of the boundary buffer to the output of a segment, and to the gradient of that output. */
 size_t lt_engine_hidden_offset(const struct lt_engine *e, enum lt_pass pass, int segment,
                                int32_t micro_batch);
 size_t lt_engine_dhidden_offset(const struct lt_engine *e, int segment, int32_t micro_batch);
+
+/* ---- kept boundaries in a file (engine_boundary_file.c); without opt.boundary_dir these do nothing ---- */
+
+enum lt_status lt_engine_boundary_file_create(struct lt_engine *e, struct lt_error *err) LT_MUST_USE;
+void lt_engine_boundary_file_destroy(struct lt_engine *e);
+/* Before anything writes to the boundary buffer at this offset: what goes to the file from there has left. */
+enum lt_status lt_engine_boundary_settle(struct lt_engine *e, size_t offset, struct lt_error *err)
+    LT_MUST_USE;
+/* The output of a segment is there: begins to write it, when it is one that is kept. */
+void lt_engine_boundary_put(struct lt_engine *e, int segment, int32_t micro_batch);
+/* All of the first n micro-batches' were put: ends the writing and begins to read in the order of the backward pass. */
+enum lt_status lt_engine_boundary_turn(struct lt_engine *e, int32_t n, struct lt_error *err) LT_MUST_USE;
+/* *offset: where the output of a segment lies for the backward pass; begins to read the next one. */
+enum lt_status lt_engine_boundary_get(struct lt_engine *e, int segment, int32_t micro_batch, size_t *offset,
+                                      struct lt_error *err) LT_MUST_USE;
 
 /* ---- weights that are read when they are needed (engine_stream.c) ---- */
 

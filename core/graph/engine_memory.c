@@ -70,7 +70,7 @@ static void plan_tape(struct lt_engine *e)
     e->memory.tape = (size_t)e->group * e->tape_bytes;
 }
 
-void lt_engine_plan_memory(struct lt_engine *e)
+enum lt_status lt_engine_plan_memory(struct lt_engine *e, struct lt_error *err)
 {
     struct lt_engine_memory *m = &e->memory;
     const struct lt_model *model = e->model;
@@ -84,7 +84,7 @@ void lt_engine_plan_memory(struct lt_engine *e)
             m->vectors += lt_align_up((size_t)t->cols * sizeof(float), LT_VALUE_ALIGN);
     }
     m->tables = (size_t)model->rope_tables * table_bytes(e);
-    lt_engine_plan_boundaries(e);
+    LT_TRY(lt_engine_plan_boundaries(e, err));
     plan_tape(e);
     for (size_t i = 0; i < e->stage_count; i++) {
         const struct lt_stage *s = e->stages[i];
@@ -98,6 +98,7 @@ void lt_engine_plan_memory(struct lt_engine *e)
     m->cache = e->opt.decode ? 2 * (size_t)model->layers * lt_engine_cache_bytes(e) : 0;
     if (e->of_segment[LT_PASS_LOGITS] || e->of_segment[LT_PASS_DECODE])
         m->logits = (size_t)e->opt.capacity.labels * (size_t)model->vocab * sizeof(float);
+    return LT_OK;
 }
 
 enum lt_status lt_engine_create(struct lt_engine **out, struct lt_model *model, struct lt_backend *backend,
@@ -132,11 +133,12 @@ enum lt_status lt_engine_create(struct lt_engine **out, struct lt_model *model, 
         status = lt_fail(err, LT_ERR_NOMEM, "out of memory while creating the engine");
     if (status == LT_OK)
         status = lt_engine_compile(e, err);
+    if (status == LT_OK)
+        status = lt_engine_plan_memory(e, err);
     if (status != LT_OK) {
         lt_engine_destroy(e);
         return status;
     }
-    lt_engine_plan_memory(e);
     *out = e;
     return LT_OK;
 }
@@ -209,6 +211,7 @@ enum lt_status lt_engine_allocate(struct lt_engine *e, struct lt_error *err)
         return lt_fail(err, LT_ERR_NOMEM, "out of memory while binding the model");
     LT_TRY(allocate_buffers(e, err));
     LT_TRY(upload_tables(e, err));
+    LT_TRY(lt_engine_boundary_file_create(e, err));
     if (e->memory.stream > 0)
         LT_TRY(lt_engine_stream_create(e, err));
     for (int i = 0; i < e->model->tensor_count; i++)

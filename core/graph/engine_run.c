@@ -158,7 +158,11 @@ enum lt_status lt_engine_run_forward(struct lt_engine *e, enum lt_pass pass, int
         at.hidden[LT_HIDDEN_OUT] = lt_engine_hidden_offset(e, pass, segment, micro_batch);
     else /* the loss gives its gradient at once */
         at.hidden[LT_HIDDEN_DIN] = lt_engine_dhidden_offset(e, segment - 1, micro_batch);
-    return run_program(e, &at, &stage->fwd, stage->fwd_code, params, err);
+    LT_TRY(lt_engine_boundary_settle(e, at.hidden[head ? LT_HIDDEN_DIN : LT_HIDDEN_OUT], err));
+    LT_TRY(run_program(e, &at, &stage->fwd, stage->fwd_code, params, err));
+    if (pass == LT_PASS_TRAIN)
+        lt_engine_boundary_put(e, segment, micro_batch);
+    return LT_OK;
 }
 
 enum lt_status lt_engine_run_backward(struct lt_engine *e, int segment, int32_t micro_batch,
@@ -171,7 +175,7 @@ enum lt_status lt_engine_run_backward(struct lt_engine *e, int segment, int32_t 
     at.hidden[LT_HIDDEN_OUT] = lt_engine_hidden_offset(e, LT_PASS_TRAIN, segment, micro_batch);
     at.hidden[LT_HIDDEN_DOUT] = lt_engine_dhidden_offset(e, segment, micro_batch);
     if (segment > 0) {
-        at.hidden[LT_HIDDEN_IN] = lt_engine_hidden_offset(e, LT_PASS_TRAIN, segment - 1, micro_batch);
+        LT_TRY(lt_engine_boundary_get(e, segment - 1, micro_batch, &at.hidden[LT_HIDDEN_IN], err));
         at.hidden[LT_HIDDEN_DIN] = lt_engine_dhidden_offset(e, segment - 1, micro_batch);
     }
     return run_program(e, &at, &stage->bwd, stage->bwd_code, params, err);

@@ -45,6 +45,7 @@ static enum lt_status run_group(struct lt_engine *e, int32_t n, const struct lt_
         LT_TRY(add_losses(e, i, loss_sum, err));
     if (e->lowest < 0)
         return LT_OK;
+    LT_TRY(lt_engine_boundary_turn(e, n, err));
     for (int s = top; s >= e->lowest; s--) {
         LT_TRY(lt_engine_take_weights(e, s, s > e->lowest ? s - 1 : 1, err));
         for (int32_t i = 0; i < n; i++) {

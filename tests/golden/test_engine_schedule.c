@@ -135,6 +135,51 @@ static void test_residency(void **state)
             }
 }
 
+static void test_boundaries_in_a_file(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof stored / sizeof *stored; i++)
+        for (int32_t group = 1; group <= MICRO_BATCHES; group++)
+            for (int streamed = 0; streamed < 2; streamed++) {
+                struct tiny_options o = {.model = stored[i].model, .adapter = stored[i].adapter}, other = o;
+                other.micro_batches = group;
+                other.boundary_dir = lt_test_temp_dir();
+                other.threads = 1 + group % 2;
+                other.recompute = group % 2 ? LT_RECOMPUTE_FULL : LT_RECOMPUTE_SELECTIVE;
+                other.residency = streamed ? LT_WEIGHTS_STREAM : LT_WEIGHTS_MMAP;
+                check_same(&o, &other);
+            }
+}
+
+/* Only the upper layers are trained: the lower ones' boundaries are needed once. */
+static void test_boundaries_of_some_layers(void **state)
+{
+    (void)state;
+    struct tiny_model t;
+    struct lt_engine *e[2];
+    struct lt_error err;
+    tiny_open(&t, &(struct tiny_options){
+                      .model = stored[0].model, .adapter = stored[0].adapter, .tokens = 10, .labels = 10});
+    for (int i = 0; i < t.model->tensor_count; i++)
+        if (t.model->tensors[i].segment < t.model->layers)
+            t.model->tensors[i].lora.rank = 0;
+    struct lt_engine_options opt = {.capacity = {.tokens = 10, .labels = 10},
+                                    .train = true,
+                                    .micro_batches = 4,
+                                    .param_elements = t.params.elements};
+    assert_int_equal(lt_engine_create(&e[0], t.model, t.be, &opt, &err), LT_OK);
+    opt.boundary_dir = lt_test_temp_dir();
+    assert_int_equal(lt_engine_create(&e[1], t.model, t.be, &opt, &err), LT_OK);
+    size_t slot = 10 * 64 * sizeof(float);
+    assert_int_equal(lt_engine_memory(e[0])->boundaries, (5 + 2 * 4) * slot);
+    assert_int_equal(lt_engine_memory(e[0])->boundary_file, 0);
+    assert_int_equal(lt_engine_memory(e[1])->boundaries, (5 + 2) * slot);
+    assert_int_equal(lt_engine_memory(e[1])->boundary_file, 4 * slot);
+    lt_engine_destroy(e[0]);
+    lt_engine_destroy(e[1]);
+    tiny_close(&t);
+}
+
 /* Evaluation between two steps finds its own layers, and the next step those of its own. */
 static void test_streamed_evaluation(void **state)
 {
@@ -281,6 +326,8 @@ int main(void)
         cmocka_unit_test(test_layer_major),
         cmocka_unit_test(test_layer_major_full),
         cmocka_unit_test(test_residency),
+        cmocka_unit_test(test_boundaries_in_a_file),
+        cmocka_unit_test(test_boundaries_of_some_layers),
         cmocka_unit_test(test_streamed_evaluation),
         cmocka_unit_test(test_file_cut_while_streaming),
         cmocka_unit_test(test_tied_embedding),

@@ -68,6 +68,7 @@ void tiny_open(struct tiny_model *t, const struct tiny_options *o)
                                     .logits = true,
                                     .recompute = o->recompute,
                                     .micro_batches = o->micro_batches,
+                                    .boundary_dir = o->boundary_dir,
                                     .loss_chunk = o->loss_chunk,
                                     .param_elements = t->params.elements};
     must(lt_engine_create(&t->engine, t->model, t->be, &opt, &err), &err);

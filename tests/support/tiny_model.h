@@ -18,7 +18,8 @@ struct tiny_options {
     const char *isa, *gemm; /* NULL: the default */
     int32_t tokens, labels; /* capacity */
     int32_t loss_chunk;
-    int32_t micro_batches; /* that go through a layer together */
+    int32_t micro_batches;    /* that go through a layer together */
+    const char *boundary_dir; /* NULL: layer boundaries in memory */
     float dropout;         /* overrides the adapter's */
 };
 
