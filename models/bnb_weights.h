@@ -22,7 +22,8 @@ enum lt_status lt_bnb_weight_find(struct lt_bnb_weight *out, const struct lt_che
  * `alignment`; and the bytes of those that can. */
 void lt_bnb_weight_bytes(const struct lt_bnb_weight *b, size_t alignment, size_t *copied, size_t *mapped);
 /* What the weight is, and its parts in their files: *w has no pointers until lt_weight_source_bind. */
-void lt_bnb_weight_source(struct lt_weight *w, struct lt_weight_source *source, const struct lt_bnb_weight *b);
+void lt_bnb_weight_source(struct lt_weight *w, struct lt_weight_source *source,
+                          const struct lt_bnb_weight *b);
 /* Fills *w; copied parts go to `memory` in the order and with the rounding of lt_bnb_weight_bytes. */
 enum lt_status lt_bnb_weight_bind(struct lt_weight *w, const struct lt_bnb_weight *b, size_t alignment,
                                   unsigned char *memory, struct lt_error *err) LT_MUST_USE;

@@ -14,7 +14,7 @@ enum lt_load_quant { LT_LOAD_AS_STORED, LT_LOAD_NF4, LT_LOAD_FP4, LT_LOAD_F32 };
 enum lt_residency {
     LT_WEIGHTS_MMAP,     /* views of the read-only map where they are aligned, else copies */
     LT_WEIGHTS_RESIDENT, /* in memory of the model's: the page cache keeps nothing of the file */
-    LT_WEIGHTS_STREAM    /* those of the decoder layers in the file only, the engine reads them; the rest as MMAP */
+    LT_WEIGHTS_STREAM /* those of the decoder layers in the file only, the engine reads them; the rest as MMAP */
 };
 
 struct lt_load_options {
@@ -24,7 +24,7 @@ struct lt_load_options {
     enum lt_load_quant quant;
     bool double_quant; /* for NF4 and FP4 */
     enum lt_residency residency;
-    int threads;       /* for quantizing and converting; below 1: one */
+    int threads; /* for quantizing and converting; below 1: one */
 };
 
 /* Configuration and tensor list only: shapes are checked against the checkpoint, nothing is read.

@@ -364,7 +364,7 @@ static enum lt_status load_f32(struct loader *l, struct lt_model_tensor *t, cons
 }
 
 static enum lt_status load_stored(struct lt_model_tensor *t, const struct tensor_plan *p,
-                                 unsigned char *memory, struct lt_error *err)
+                                  unsigned char *memory, struct lt_error *err)
 {
     t->weight = p->weight;
     if (p->place == PLACE_VIEW)
@@ -403,8 +403,8 @@ static enum lt_status load_tensor(struct loader *l, struct lt_model_tensor *t, c
     case PLACE_VIEW:
     case PLACE_READ:
     case PLACE_STREAM:
-        return load_stored(t, p, memory[p->bytes[LT_BLOCK_QUANTIZED] > 0 ? LT_BLOCK_QUANTIZED : LT_BLOCK_CONVERTED],
-                           err);
+        return load_stored(
+            t, p, memory[p->bytes[LT_BLOCK_QUANTIZED] > 0 ? LT_BLOCK_QUANTIZED : LT_BLOCK_CONVERTED], err);
     case PLACE_CONVERT:
     case PLACE_DEQUANTIZE:
         return load_f32(l, t, p, memory[LT_BLOCK_CONVERTED], err);

@@ -159,9 +159,10 @@ enum lt_status cli_session_plan(struct cli_session *s, struct lt_plan *plan, str
     lt_memory_stat(&now);
     lt_plan_add(plan, "program, tokenizer and data so far", lt_memory_counted(&now), true);
     lt_plan_add(plan, "weights, quantized", mem.quantized, true);
-    lt_plan_add(plan, "weights, converted", mem.converted, true);
+    lt_plan_add(plan, "weights, not quantized", mem.converted, true);
     lt_plan_add(plan, "norms and biases as read", mem.vectors, true);
     lt_plan_add(plan, "weights, mapped from the file (read-only)", mem.mapped, false);
+    lt_plan_add(plan, "weights, read layer by layer", mem.streamed, false);
     return LT_OK;
 }
 

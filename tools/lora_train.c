@@ -8,6 +8,7 @@
 #include "core/base/strbuf.h"
 #include "core/base/system.h"
 #include "tools/cli_term.h"
+#include "tools/train_memory.h"
 #include "tools/train_options.h"
 #include "tools/train_report.h"
 
@@ -22,7 +23,8 @@ struct run {
     struct lt_trainer_config config;
     struct lt_trainer *trainer;
     int64_t batch_rows; /* of the first micro-batch; a file of micro-batches decides itself */
-    char method[160];
+    struct lt_plan plan;
+    char method[160], memory[256];
     char *command_line;
     char *resume_path;
 };
@@ -167,7 +169,7 @@ static enum lt_status set_positions(struct run *r, struct lt_error *err)
     return LT_OK;
 }
 
-static enum lt_status create_trainer(struct run *r, struct lt_error *err)
+static enum lt_status create_trainer(struct run *r, const struct train_memory *m, struct lt_error *err)
 {
     const struct train_options *o = &r->command.o;
     LT_TRY(train_trainer_config(&r->config, o, err));
@@ -176,9 +178,58 @@ static enum lt_status create_trainer(struct run *r, struct lt_error *err)
     r->config.tokenizer_source = r->session.dir;
     r->config.command_line = r->command_line;
     r->config.batch_size = (int32_t)(o->pretokenized ? r->batch_rows : o->batch_size);
+    r->config.recompute = m->recompute;
+    r->config.layer_major = m->layer_major;
+    r->config.boundaries_in_file = m->boundaries_in_file;
+    r->config.optimizer.paged = r->config.optimizer.paged || m->paged_optimizer;
     struct lt_trainer_events events = train_report_events();
     return lt_trainer_create(&r->trainer, &r->config, r->session.model, &r->params, r->session.backend,
                              r->train, r->eval, &events, err);
+}
+
+/* One way of fitting into memory, as train_memory.h wants it. */
+static enum lt_status plan_memory(void *user, const struct train_memory *m, struct lt_plan *plan,
+                                  uint64_t *mapped, struct lt_error *err)
+{
+    struct run *r = user;
+    struct cli_session *s = &r->session;
+    lt_trainer_destroy(r->trainer);
+    r->trainer = NULL;
+    s->load.residency = m->weights;
+    LT_TRY(lt_model_stream(s->model, &s->checkpoint, &s->load, err));
+    LT_TRY(create_trainer(r, m, err));
+    LT_TRY(cli_session_plan(s, plan, err));
+    *mapped = 0;
+    for (int i = 0; i < plan->count; i++)
+        *mapped += plan->lines[i].counted ? 0 : plan->lines[i].bytes;
+    lt_trainer_plan(r->trainer, plan);
+    return LT_OK;
+}
+
+static enum lt_status fit_into_memory(struct run *r, struct lt_error *err)
+{
+    struct lt_model_memory weights;
+    struct lt_load_options load = r->session.load;
+    struct train_memory choice;
+    load.residency = LT_WEIGHTS_STREAM;
+    LT_TRY(lt_model_memory(r->session.model, &r->session.checkpoint, &load, &weights, err));
+    const struct train_memory_case c = {
+        .program = &r->command.program,
+        .options = &r->command.o,
+        .layer_major_possible = lt_engine_layer_major_possible(r->session.model),
+        .streamable = weights.streamed > 0,
+        .advice =
+            r->command.o.full_finetune
+                ? "only frozen weights can stay in a file, and --full-finetune trains all"
+            : weights.streamed == 0
+                ? "weights that are quantized while loading cannot stay in a file; with --quantized-cache "
+                  "on they are quantized once and can"
+                : "a shorter --max-length, a smaller --per-device-train-batch-size or a lower --lora-r "
+                  "need less",
+        .accumulation = r->command.o.accumulation,
+        .plan = plan_memory,
+        .user = r};
+    return train_memory_choose(&c, &choice, &r->plan, r->memory, sizeof r->memory, err);
 }
 
 static enum lt_status print_summary(struct run *r, struct lt_plan *plan, struct lt_error *err)
@@ -188,6 +239,7 @@ static enum lt_status print_summary(struct run *r, struct lt_plan *plan, struct 
                               .backend = r->session.backend,
                               .params = &r->params,
                               .method = r->method,
+                              .memory = r->memory,
                               .rows = lt_batches_rows(r->train),
                               .max_steps = lt_trainer_max_steps(r->trainer),
                               .steps_per_epoch = lt_batches_steps_per_epoch(r->train),
@@ -288,17 +340,14 @@ static enum lt_status prepare(struct run *r, struct lt_error *err)
     if (o->init_adapter)
         LT_TRY(check_adapter(r, err));
     LT_TRY(set_positions(r, err));
-    return create_trainer(r, err);
+    return fit_into_memory(r, err);
 }
 
 static enum lt_status train(struct run *r, struct lt_error *err)
 {
     const struct train_options *o = &r->command.o;
-    struct lt_plan plan = {0};
     LT_TRY(prepare(r, err));
-    LT_TRY(cli_session_plan(&r->session, &plan, err));
-    lt_trainer_plan(r->trainer, &plan);
-    LT_TRY(print_summary(r, &plan, err));
+    LT_TRY(print_summary(r, &r->plan, err));
     if (o->plan)
         return LT_OK;
     LT_TRY(cli_session_load_weights(&r->session, err));

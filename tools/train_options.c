@@ -27,6 +27,9 @@ static const struct train_options defaults = {
     .scheduler = "cosine",
     .optim = "adamw_torch",
     .gradient_checkpointing = "selective",
+    .weights = "auto",
+    .accumulation_order = "auto",
+    .boundaries = "auto",
     .eval_strategy = "no",
     .save_strategy = "steps",
     .logging_strategy = "steps",
@@ -138,6 +141,19 @@ static void optimization_rows(struct table *t, struct train_options *o)
         "leave an incomplete last micro-batch out");
 }
 
+static void memory_rows(struct table *t, struct train_options *o)
+{
+    row(t, "memory-limit", NULL, CLI_STRING, &o->memory_limit,
+        "peak memory, such as 8G: slower settings are chosen until the plan fits")
+        ->group = "Memory";
+    choice(t, "weights", NULL, &o->weights, "auto,resident,mmap,stream",
+           "frozen weights: in memory, mapped from the file, or read from it layer by layer");
+    choice(t, "accumulation-order", NULL, &o->accumulation_order, "auto,micro-batch,layer",
+           "layer: all micro-batches of a step go through a layer before the next one");
+    choice(t, "boundaries", NULL, &o->boundaries, "auto,memory,file",
+           "where the inputs of the layers wait for the backward pass");
+}
+
 static void output_rows(struct table *t, struct train_options *o)
 {
     row(t, "output-dir", "out,output", CLI_STRING, &o->output_dir,
@@ -173,6 +189,7 @@ void train_command_init(struct train_command *c)
     data_rows(&t, &c->o);
     adapter_rows(&t, &c->o);
     optimization_rows(&t, &c->o);
+    memory_rows(&t, &c->o);
     output_rows(&t, &c->o);
     c->program = (struct cli_program){.name = "lora-train",
                                       .summary = "fine-tune a language model with LoRA, QLoRA or in full",
@@ -220,6 +237,9 @@ enum lt_status train_options_check(struct train_command *c, struct lt_error *err
                        "--output-dir is the model's own folder: the result would overwrite the model");
     if (o->full_finetune && o->init_adapter)
         return lt_fail(err, LT_ERR_INVALID, "--full-finetune and --init-adapter exclude each other");
+    if (strcmp(o->weights, "stream") == 0 && o->model.load_in_4bit &&
+        !cli_seen(&c->program, "quantized-cache"))
+        o->model.quantized_cache = "on"; /* what is quantized while loading is in memory */
     if (o->full_finetune && !cli_seen(&c->program, "learning-rate"))
         o->learning_rate = 2e-5;
     bool eval_source = o->eval_data || o->val_split > 0 || o->eval_pretokenized;
@@ -230,6 +250,13 @@ enum lt_status train_options_check(struct train_command *c, struct lt_error *err
     if (eval_source && !cli_seen(&c->program, "eval-strategy"))
         o->eval_strategy = cli_seen(&c->program, "eval-steps") ? "steps" : "epoch";
     return LT_OK;
+}
+
+enum lt_recompute train_recompute(const struct train_options *o)
+{
+    if (strcmp(o->gradient_checkpointing, "true") == 0)
+        return LT_RECOMPUTE_FULL;
+    return strcmp(o->gradient_checkpointing, "false") == 0 ? LT_RECOMPUTE_NONE : LT_RECOMPUTE_SELECTIVE;
 }
 
 enum lt_status train_lora_config(struct lt_lora_config *config, const struct train_options *o,
@@ -286,9 +313,7 @@ enum lt_status train_trainer_config(struct lt_trainer_config *config, const stru
         .save_steps = o->save_steps,
         .logging_first_step = o->logging_first_step,
         .save_total_limit = (int32_t)o->save_total_limit,
-        .recompute = strcmp(o->gradient_checkpointing, "true") == 0    ? LT_RECOMPUTE_FULL
-                     : strcmp(o->gradient_checkpointing, "false") == 0 ? LT_RECOMPUTE_NONE
-                                                                       : LT_RECOMPUTE_SELECTIVE,
+        .recompute = train_recompute(o),
         .output_dir =
             missing(o->output_dir) ? "." : o->output_dir}; /* --plan and --dump-step write nothing there */
     LT_TRY(lt_optimizer_parse(&config->optimizer, o->optim, err));

@@ -23,6 +23,8 @@ struct train_options {
     int64_t max_steps, batch_size, eval_batch_size, accumulation, seed;
     const char *scheduler, *optim, *gradient_checkpointing;
     bool drop_last;
+    /* memory */
+    const char *memory_limit, *weights, *accumulation_order, *boundaries;
     /* output */
     const char *output_dir, *eval_strategy, *save_strategy, *logging_strategy, *resume, *dump_step;
     double logging_steps, eval_steps, save_steps;
@@ -30,7 +32,7 @@ struct train_options {
     bool logging_first_step, plan;
 };
 
-enum { TRAIN_OPTION_MAX = 72 };
+enum { TRAIN_OPTION_MAX = 80 };
 struct train_command {
     struct train_options o;
     struct cli_option table[TRAIN_OPTION_MAX];
@@ -43,6 +45,7 @@ void train_command_init(struct train_command *c);
 enum lt_status train_options_check(struct train_command *c, struct lt_error *err) LT_MUST_USE;
 enum lt_status train_lora_config(struct lt_lora_config *config, const struct train_options *o,
                                  struct lt_error *err) LT_MUST_USE;
+enum lt_recompute train_recompute(const struct train_options *o);
 /* Everything but output pointers (lora, full_source, tokenizer_source). */
 enum lt_status train_trainer_config(struct lt_trainer_config *config, const struct train_options *o,
                                     struct lt_error *err) LT_MUST_USE;

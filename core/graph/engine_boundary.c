@@ -46,8 +46,7 @@ enum lt_status lt_engine_plan_boundaries(struct lt_engine *e, struct lt_error *e
     if (!training || e->first_kept >= layers)
         e->opt.boundary_dir = NULL; /* nothing is read back */
     if (!e->opt.boundary_dir) {
-        e->memory.boundaries =
-            (pool + (size_t)(layers + 1 - e->first_kept) * (size_t)e->group) * bytes;
+        e->memory.boundaries = (pool + (size_t)(layers + 1 - e->first_kept) * (size_t)e->group) * bytes;
         return LT_OK;
     }
     for (int s = 0; s <= layers; s++)

@@ -19,7 +19,7 @@ enum { READERS = 2 };
 struct lt_boundary_file {
     struct lt_worker *worker;
     struct lt_file_scratch file;
-    unsigned char *memory; /* of the boundary buffer */
+    unsigned char *memory;   /* of the boundary buffer */
     struct transfer *writes; /* [slots of the pool] */
     struct transfer reads[READERS];
     int32_t live;     /* micro-batches of the pass */

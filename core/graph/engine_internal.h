@@ -39,8 +39,8 @@ struct lt_engine {
     struct lt_device_weight **weights; /* [tensors] */
     struct lt_weight_stream *stream;   /* NULL: no tensor is streamed */
     struct lt_boundary_file *boundary_file;
-    size_t *vector_offset;             /* [tensors] bytes */
-    struct lt_binding *bindings;       /* [max_externs] scratch of the running program */
+    size_t *vector_offset;       /* [tensors] bytes */
+    struct lt_binding *bindings; /* [max_externs] scratch of the running program */
 };
 
 enum lt_status lt_engine_compile(struct lt_engine *e, struct lt_error *err) LT_MUST_USE;

@@ -48,6 +48,7 @@ static enum lt_status plan_capacity(struct lt_trainer *t, struct lt_error *err)
         .micro_batches = t->config.layer_major
                              ? (int32_t)lt_min_i64(t->config.accumulation, t->plan.batches_per_epoch)
                              : 1,
+        .boundary_dir = t->config.boundaries_in_file ? t->config.output_dir : NULL,
         .param_elements = t->params->elements};
     return LT_OK;
 }
@@ -170,7 +171,9 @@ void lt_trainer_plan(const struct lt_trainer *t, struct lt_plan *plan)
         {"optimizer workspace", lt_optimizer_workspace_bytes(t->optimizer), true},
         {"norm weights and biases", m->vectors, true},
         {"rope tables", m->tables, true},
+        {"streamed weights, two layers", m->stream, true},
         {"layer boundaries", m->boundaries, true},
+        {"layer boundaries in their file", m->boundary_file, false},
         {"kept activations", m->tape, true},
         {"step arena", m->arena, true},
         {"kernel workspace", m->workspace, true},

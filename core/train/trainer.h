@@ -35,8 +35,9 @@ struct lt_trainer_config {
     bool logging_first_step;
     int32_t save_total_limit; /* 0: keep all; older steps go first, the one just written never */
     enum lt_recompute recompute;
-    bool
-        layer_major; /* all micro-batches of a step go through a layer before the next layer; no bit changes */
+    /* No bit changes by these. */
+    bool layer_major;        /* all micro-batches of a step go through a layer before the next layer */
+    bool boundaries_in_file; /* of output_dir: the inputs of the layers, until the backward pass */
     const char *output_dir;
     /* What is written: exactly one of the two. */
     const struct lt_lora_config *lora; /* adapter folder; after lt_lora_config_expand() */

@@ -20,7 +20,7 @@ struct tiny_options {
     int32_t loss_chunk;
     int32_t micro_batches;    /* that go through a layer together */
     const char *boundary_dir; /* NULL: layer boundaries in memory */
-    float dropout;         /* overrides the adapter's */
+    float dropout;            /* overrides the adapter's */
 };
 
 struct tiny_model {
