@@ -69,7 +69,7 @@ def main():
             versions = peer["versions"]
             lines.append(row(f"{name}, round {number}", peer))
             lines.append(ratio(name, mine, peer))
-    print(f"QLoRA (NF4, double quantization, f32), {title}, on {processor()}.")
+    print(f"Fine-tuning ({title}), on {processor()}.")
     print("Peer: " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".\n")
     print("| run | tokens/s | peak GiB | planned GiB | loss by step |")
     print("|---|---:|---:|---:|---|")
