@@ -9,8 +9,11 @@
 #include "tools/cli_quantized.h"
 #include "tools/cli_term.h"
 
-const struct cli_model_options cli_model_defaults = {
-    .device = "auto", .quant_type = "nf4", .quantized_cache = "auto", .compute_dtype = "float32"};
+const struct cli_model_options cli_model_defaults = {.device = "auto",
+                                                     .quant_type = "nf4",
+                                                     .quantized_cache = "auto",
+                                                     .int8_threshold = 6,
+                                                     .compute_dtype = "float32"};
 
 size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options *o)
 {
@@ -36,6 +39,17 @@ size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options 
          .type = CLI_FLAG,
          .target = &o->double_quant,
          .help = "quantize the block scales as well"},
+        {.name = "load-in-8bit",
+         .aliases = "use-8bit",
+         .type = CLI_FLAG,
+         .target = &o->load_in_8bit,
+         .help = "keep the frozen linear layers in 8 bits, as LLM.int8"},
+        {.name = "llm-int8-threshold",
+         .type = CLI_DOUBLE,
+         .target = &o->int8_threshold,
+         .min = 0,
+         .max = 1e6,
+         .help = "8 bits: activations of this magnitude are multiplied in f32; 0: none"},
         {.name = "quantized-cache",
          .type = CLI_CHOICE,
          .target = &o->quantized_cache,
@@ -113,16 +127,26 @@ enum lt_status cli_session_open(struct cli_session *s, const struct cli_model_op
     memset(s, 0, sizeof *s);
     if (!o->model)
         return lt_fail(err, LT_ERR_INVALID, "--model is missing: name a checkpoint folder");
+    if (o->load_in_4bit && o->load_in_8bit)
+        return lt_fail(err, LT_ERR_INVALID, "--load-in-4bit and --load-in-8bit exclude each other");
     struct lt_backend_request req = {
         .device = o->device, .threads = (int)o->threads, .isa = getenv("LT_CPU"), .gemm = getenv("LT_GEMM")};
     LT_TRY(lt_backend_create(&s->backend, &req, err));
     LT_TRY(lt_checkpoint_resolve(&s->dir, o->model, err));
     s->load.threads = o->threads > 0 ? (int)o->threads : lt_cpu_count();
-    s->load.double_quant = o->double_quant;
+    s->load.double_quant = o->double_quant && !o->load_in_8bit;
     if (o->load_in_4bit)
         s->load.quant = strcmp(o->quant_type, "fp4") == 0 ? LT_LOAD_FP4 : LT_LOAD_NF4;
+    if (o->load_in_8bit) {
+        s->load.quant = LT_LOAD_INT8;
+        s->load.int8_threshold = (float)o->int8_threshold;
+    }
     LT_TRY(open_checkpoint(s, o, err));
     LT_TRY(lt_model_open(&s->model, &s->checkpoint, o->model, err));
+    if (s->load.quant == LT_LOAD_INT8 && !s->model->int8) {
+        s->model->int8 = true;
+        s->model->int8_threshold = s->load.int8_threshold;
+    }
     return open_tokenizer(s, o, need_tokenizer, err);
 }
 

@@ -14,7 +14,8 @@
 /* Options shared by the programs; targets of CLI_MODEL_OPTIONS. */
 struct cli_model_options {
     const char *model, *adapter, *device;
-    bool load_in_4bit, double_quant;
+    bool load_in_4bit, load_in_8bit, double_quant;
+    double int8_threshold;
     const char *quant_type;      /* nf4 | fp4 */
     const char *quantized_cache; /* auto | off | on */
     const char *cache_dir;
@@ -25,7 +26,7 @@ struct cli_model_options {
 extern const struct cli_model_options cli_model_defaults;
 
 /* Appends the shared option rows to `table` (room for CLI_MODEL_OPTION_COUNT); returns how many. */
-enum { CLI_MODEL_OPTION_COUNT = 11 };
+enum { CLI_MODEL_OPTION_COUNT = 13 };
 size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options *o);
 
 struct cli_session {

@@ -229,9 +229,10 @@ enum lt_status train_options_check(struct train_command *c, struct lt_error *err
     if (missing(o->output_dir) && o->resume)
         return lt_fail(err, LT_ERR_INVALID,
                        "--resume-from-checkpoint needs --output-dir, where the run goes on");
-    if (o->full_finetune && o->model.load_in_4bit)
+    if (o->full_finetune && (o->model.load_in_4bit || o->model.load_in_8bit))
         return lt_fail(err, LT_ERR_INVALID,
-                       "--full-finetune cannot train 4-bit weights: leave --load-in-4bit out");
+                       "--full-finetune cannot train %d-bit weights: leave --load-in-%dbit out",
+                       o->model.load_in_4bit ? 4 : 8, o->model.load_in_4bit ? 4 : 8);
     if (o->full_finetune && !missing(o->output_dir) && strcmp(o->output_dir, o->model.model) == 0)
         return lt_fail(err, LT_ERR_INVALID,
                        "--output-dir is the model's own folder: the result would overwrite the model");

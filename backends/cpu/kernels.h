@@ -128,6 +128,13 @@ struct lt_cpu_kernels {
     /* Lion (Chen et al. 2023): p *= 1 - lr*wd; p -= lr sign(b1 m + (1-b1) g); m = b2 m + (1-b2) g. */
     void (*lion)(float *p, float *m, const float *g, int64_t n, const struct lt_optimizer_args *args);
 
+    /* LLM.int8(), contract of lt_int8_quantize_row() in quant/int8.h. */
+    int64_t (*int8_quantize)(int8_t *codes, float *scale, const float *x, int64_t n, float threshold,
+                             const uint8_t *skip);
+    /* acc[i * ldacc + j] = x[i] · w[j], rows of k <= LT_INT8_MAX_COLS codes; those of x within 127. */
+    void (*int8_dot)(int32_t *acc, int64_t ldacc, const int8_t *x, int64_t m, const int8_t *w, int64_t n,
+                     int64_t k);
+
     /* Stored flat elements [begin, begin+n) of a weight to f32: the bits of quant/. */
     void (*decode[LT_WEIGHT_FORMAT_COUNT])(float *dst, const struct lt_weight *w, int64_t begin, int64_t n);
 };

@@ -105,6 +105,8 @@ struct lt_op_attr {
     uint32_t site;                             /* random stream within the layer */
     enum lt_activation act;
     bool inverse, plus_one, transposed, decay;
+    bool int8;            /* LINEAR with a weight of LLM.int8(): the integer product */
+    float int8_threshold; /* of its outliers; 0: none */
 };
 
 struct lt_node {

@@ -70,7 +70,9 @@ struct lt_model {
     int *segment_first; /* [layers + 3] number of the first tensor of each segment */
     char *name_or_path;
     int32_t bos_id, eos_ids[8], eos_count;
-    uint64_t parameters; /* of the base model, shared tensors once */
+    bool int8;            /* linear layers are LLM.int8(): integer products outside training */
+    float int8_threshold; /* activations of this magnitude stay in f32; 0: none */
+    uint64_t parameters;  /* of the base model, shared tensors once */
 };
 
 static inline int lt_model_segments(const struct lt_model *m)
