@@ -130,7 +130,8 @@ static enum lt_status choose_params(struct run *r, struct lt_error *err)
     LT_TRY(lt_lora_config_expand(&r->lora, model, err));
     char alpha[32];
     lt_snprintf(alpha, sizeof alpha, "%g", r->lora.alpha);
-    const char *base = !o->model.load_in_4bit                 ? ""
+    const char *base = o->model.load_in_8bit                  ? ", 8-bit base"
+                       : !o->model.load_in_4bit               ? ""
                        : r->session.load.quant == LT_LOAD_FP4 ? ", 4-bit FP4 base"
                                                               : ", 4-bit NF4 base";
     lt_snprintf(r->method, sizeof r->method, "LoRA r=%d alpha=%s%s%s", r->lora.r, alpha,

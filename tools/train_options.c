@@ -238,7 +238,7 @@ enum lt_status train_options_check(struct train_command *c, struct lt_error *err
                        "--output-dir is the model's own folder: the result would overwrite the model");
     if (o->full_finetune && o->init_adapter)
         return lt_fail(err, LT_ERR_INVALID, "--full-finetune and --init-adapter exclude each other");
-    if (strcmp(o->weights, "stream") == 0 && o->model.load_in_4bit &&
+    if (strcmp(o->weights, "stream") == 0 && (o->model.load_in_4bit || o->model.load_in_8bit) &&
         !cli_seen(&c->program, "quantized-cache"))
         o->model.quantized_cache = "on"; /* what is quantized while loading is in memory */
     if (o->full_finetune && !cli_seen(&c->program, "learning-rate"))
