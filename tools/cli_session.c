@@ -115,7 +115,7 @@ static enum lt_status open_checkpoint(struct cli_session *s, const struct cli_mo
 {
     char *quantized = NULL;
     if (s->load.quant != LT_LOAD_AS_STORED)
-        LT_TRY(cli_quantized_folder(&quantized, s->dir, o, &s->load, false, err));
+        LT_TRY(cli_quantized_folder(&quantized, s->dir, o, &s->load, err));
     enum lt_status status = lt_checkpoint_open(&s->checkpoint, quantized ? quantized : s->dir, err);
     lt_free(quantized);
     return status;
