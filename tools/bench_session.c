@@ -170,12 +170,19 @@ void bench_session_count_ops(struct bench_session *s)
     s->backend->op_times = s->op_times;
 }
 
-void bench_session_measured(struct bench_session *s)
+void bench_session_memory_done(struct bench_session *s)
 {
-    s->backend->op_times = NULL;
+    if (!s->sampler)
+        return;
     s->peak = lt_memory_sampler_peak(s->sampler);
     lt_memory_sampler_destroy(s->sampler);
     s->sampler = NULL;
+}
+
+void bench_session_measured(struct bench_session *s)
+{
+    s->backend->op_times = NULL;
+    bench_session_memory_done(s);
 }
 
 void bench_random_ids(int32_t *ids, int64_t n, int32_t vocab, uint64_t seed, uint32_t stream)

@@ -51,7 +51,9 @@ enum lt_status bench_session_fill(struct bench_session *s, struct lt_error *err)
 
 /* From here on time is counted by op. */
 void bench_session_count_ops(struct bench_session *s);
-/* Ends the watch over memory and the counting of ops. */
+/* Ends the watch over memory: what comes may take memory of its own. */
+void bench_session_memory_done(struct bench_session *s);
+/* Ends that and the counting of ops. */
 void bench_session_measured(struct bench_session *s);
 
 /* Tables on stdout; the same goes into the JSON result. */

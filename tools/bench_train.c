@@ -18,7 +18,7 @@ static struct {
     struct bench_options common;
     int64_t seq, batch, accumulation, steps, warmup, labels, rank;
     bool lora, full;
-    const char *checkpointing, *optim;
+    const char *checkpointing, *optim, *compute_dtype;
 } o = {.seq = 512,
        .batch = 4,
        .accumulation = 1,
@@ -27,7 +27,8 @@ static struct {
        .rank = 16,
        .lora = true,
        .checkpointing = "selective",
-       .optim = "adamw_torch"};
+       .optim = "adamw_torch",
+       .compute_dtype = "float32"};
 
 static const struct cli_option own_options[] = {
     {.name = "seq",
@@ -87,6 +88,12 @@ static const struct cli_option own_options[] = {
      .target = &o.optim,
      .choices = "adamw_torch,adamw_8bit,paged_adamw_8bit,paged_adamw_32bit,sgd,lion_32bit",
      .help = "optimizer; paged: its state in a file of the folder TMPDIR"},
+    {.name = "compute-dtype",
+     .aliases = "bnb-4bit-compute-dtype",
+     .type = CLI_CHOICE,
+     .target = &o.compute_dtype,
+     .choices = "float32,bfloat16",
+     .help = "arithmetic of the products with frozen weights"},
     {.name = "gradient-checkpointing",
      .type = CLI_CHOICE,
      .target = &o.checkpointing,
@@ -108,7 +115,8 @@ struct run {
     int64_t labels;                   /* a sequence */
     double seconds, fastest, slowest; /* of the measured steps */
     double first_loss, loss, grad_norm;
-    double backend_rate, sgemm_rate; /* FLOP/s */
+    double backend_rate;  /* FLOP/s */
+    double sgemm_seconds; /* for a FLOP: the mean of measurements between the steps; 0: no OpenBLAS */
 };
 
 /* ---- setting up ---- */
@@ -157,6 +165,7 @@ static enum lt_status create(struct run *r, struct lt_error *err)
                                                              : LT_RECOMPUTE_SELECTIVE,
         .param_elements = r->params.elements};
     r->s.model->table_positions = (int32_t)o.seq;
+    r->s.model->compute_dtype = strcmp(o.compute_dtype, "bfloat16") == 0 ? LT_BF16 : LT_F32;
     LT_TRY(lt_engine_create(&r->engine, r->s.model, r->s.backend, &options, err));
     return r->trains ? create_optimizer(r, err) : LT_OK;
 }
@@ -299,6 +308,16 @@ static enum lt_status step(struct run *r, int64_t number, struct lt_error *err)
     return lt_engine_zero_grads(r->engine, err);
 }
 
+/* Other work on the machine slows the steps and OpenBLAS alike when the two take turns. */
+static enum lt_status measure_sgemm(struct run *r, struct lt_error *err)
+{
+    double rate;
+    LT_TRY(bench_sgemm_peak(r->s.threads, &rate, err));
+    if (rate > 0)
+        r->sgemm_seconds += 1 / rate / (double)o.steps;
+    return LT_OK;
+}
+
 static enum lt_status run_steps(struct run *r, struct lt_error *err)
 {
     for (int64_t i = 0; i < o.warmup + o.steps; i++) {
@@ -317,6 +336,8 @@ static enum lt_status run_steps(struct run *r, struct lt_error *err)
         r->fastest = i == o.warmup || took < r->fastest ? took : r->fastest;
         r->slowest = took > r->slowest ? took : r->slowest;
         r->seconds += took;
+        bench_session_memory_done(&r->s); /* no step takes more than another */
+        LT_TRY(measure_sgemm(r, err));
     }
     bench_session_measured(&r->s);
     return LT_OK;
@@ -361,22 +382,24 @@ static void print_configuration(struct run *r)
            (long long)o.accumulation, (long long)o.batch, (long long)o.seq, (long long)r->labels,
            o.checkpointing);
     fflush(stdout);
-    bench_session_add(&r->s, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s?}", "method",
-                                       !r->trains ? "forward"
-                                       : o.full   ? "full"
-                                                  : "lora",
-                                       "rank", (json_int_t)(r->trains && !o.full ? o.rank : 0), "trainable",
-                                       (json_int_t)r->params.trainable, "seq", (json_int_t)o.seq, "batch",
-                                       (json_int_t)o.batch, "accumulation", (json_int_t)o.accumulation,
-                                       "labels", (json_int_t)r->labels, "gradient_checkpointing",
-                                       o.checkpointing, "optim", r->trains ? o.optim : NULL));
+    bench_session_add(&r->s,
+                      json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s?}", "method",
+                                !r->trains ? "forward"
+                                : o.full   ? "full"
+                                           : "lora",
+                                "rank", (json_int_t)(r->trains && !o.full ? o.rank : 0), "trainable",
+                                (json_int_t)r->params.trainable, "seq", (json_int_t)o.seq, "batch",
+                                (json_int_t)o.batch, "accumulation", (json_int_t)o.accumulation, "labels",
+                                (json_int_t)r->labels, "gradient_checkpointing", o.checkpointing,
+                                "compute_dtype", o.compute_dtype, "optim", r->trains ? o.optim : NULL));
 }
 
 static void print_speed(struct run *r)
 {
     double tokens = (double)(o.batch * o.seq * o.accumulation * o.steps) / r->seconds;
     double flops = useful_flops(r), rate = tokens * flops;
-    double peak = r->backend_rate > r->sgemm_rate ? r->backend_rate : r->sgemm_rate;
+    double sgemm = r->sgemm_seconds > 0 ? 1 / r->sgemm_seconds : 0;
+    double peak = r->backend_rate > sgemm ? r->backend_rate : sgemm;
     printf("\nSpeed\n");
     printf("  %-34s %12.2f\n", "tokens/s", tokens);
     printf("  %-34s %12.3f  (%.3f to %.3f)\n", "seconds a step", r->seconds / (double)o.steps, r->fastest,
@@ -384,15 +407,17 @@ static void print_speed(struct run *r)
     printf("  %-34s %12.3f\n", "useful GFLOP a token", 1e-9 * flops);
     printf("  %-34s %12.1f\n", "useful GFLOP/s", 1e-9 * rate);
     printf("  %-34s %12.1f\n", "GEMM peak, this backend, GFLOP/s", 1e-9 * r->backend_rate);
-    if (r->sgemm_rate > 0)
-        printf("  %-34s %12.1f\n", "GEMM peak, OpenBLAS, GFLOP/s", 1e-9 * r->sgemm_rate);
+    if (sgemm > 0) {
+        printf("  %-34s %12.1f\n", "OpenBLAS sgemm, GFLOP/s", 1e-9 * sgemm);
+        printf("  %-34s %10.1f %%\n", "share of OpenBLAS sgemm", 100 * rate / sgemm);
+    }
     printf("  %-34s %10.1f %%\n", "share of the higher peak", 100 * rate / peak);
     bench_session_add(&r->s, json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:f, s:f, s:f}",
                                        "steps", (json_int_t)o.steps, "tokens_per_second", tokens,
                                        "seconds_per_step", r->seconds / (double)o.steps, "fastest_step",
                                        r->fastest, "slowest_step", r->slowest, "flops_per_token", flops,
                                        "flops_per_second", rate, "backend_gemm_peak", r->backend_rate,
-                                       "openblas_gemm_peak", bench_json_rate(r->sgemm_rate), "share_of_peak",
+                                       "openblas_gemm_peak", bench_json_rate(sgemm), "share_of_peak",
                                        rate / peak, "first_loss", r->first_loss, "loss", r->loss));
 }
 
@@ -402,9 +427,7 @@ static enum lt_status measure(struct run *r, struct lt_error *err)
     print_configuration(r);
     LT_TRY(start(r, err));
     LT_TRY(run_steps(r, err));
-    /* After the memory was watched: these take some of their own. */
-    LT_TRY(train_measure_rate(r->s.backend, &r->backend_rate, err));
-    LT_TRY(bench_sgemm_peak(r->s.threads, &r->sgemm_rate, err));
+    LT_TRY(train_measure_rate(r->s.backend, r->s.model->compute_dtype, &r->backend_rate, err));
     print_speed(r);
     bench_print_memory(&r->s);
     bench_print_ops(&r->s, "ops", r->seconds, o.steps, "step");

@@ -63,8 +63,12 @@ size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options 
          .aliases = "bnb-4bit-compute-dtype",
          .type = CLI_CHOICE,
          .target = &o->compute_dtype,
-         .choices = "float32",
-         .help = "arithmetic of the matrix products"},
+         .choices = "float32,bfloat16",
+         .help = "arithmetic of the products with frozen weights"},
+        {.name = "bf16",
+         .type = CLI_FLAG,
+         .target = &o->bf16,
+         .help = "the same as --compute-dtype bfloat16"},
         {.name = "chat-template",
          .type = CLI_CHOICE,
          .target = &o->chat_template,
@@ -89,6 +93,11 @@ size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options 
     };
     memcpy(table, rows, sizeof rows);
     return CLI_MODEL_OPTION_COUNT;
+}
+
+enum lt_dtype cli_compute_dtype(const struct cli_model_options *o)
+{
+    return o->bf16 || strcmp(o->compute_dtype, "bfloat16") == 0 ? LT_BF16 : LT_F32;
 }
 
 static enum lt_status open_tokenizer(struct cli_session *s, const struct cli_model_options *o, bool need,
@@ -143,6 +152,7 @@ enum lt_status cli_session_open(struct cli_session *s, const struct cli_model_op
     }
     LT_TRY(open_checkpoint(s, o, err));
     LT_TRY(lt_model_open(&s->model, &s->checkpoint, o->model, err));
+    s->model->compute_dtype = cli_compute_dtype(o);
     if (s->load.quant == LT_LOAD_INT8 && !s->model->int8) {
         s->model->int8 = true;
         s->model->int8_threshold = s->load.int8_threshold;

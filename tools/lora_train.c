@@ -134,8 +134,9 @@ static enum lt_status choose_params(struct run *r, struct lt_error *err)
                        : !o->model.load_in_4bit               ? ""
                        : r->session.load.quant == LT_LOAD_FP4 ? ", 4-bit FP4 base"
                                                               : ", 4-bit NF4 base";
-    lt_snprintf(r->method, sizeof r->method, "LoRA r=%d alpha=%s%s%s", r->lora.r, alpha,
-                r->lora.use_rslora ? " (rsLoRA)" : "", base);
+    lt_snprintf(r->method, sizeof r->method, "LoRA r=%d alpha=%s%s%s%s", r->lora.r, alpha,
+                r->lora.use_rslora ? " (rsLoRA)" : "", base,
+                model->compute_dtype == LT_BF16 ? ", bf16 products" : "");
     return LT_OK;
 }
 
@@ -246,9 +247,10 @@ static enum lt_status print_summary(struct run *r, struct lt_plan *plan, struct 
                               .steps_per_epoch = lt_batches_steps_per_epoch(r->train),
                               .batch_rows = r->batch_rows,
                               .packed_rows = o->packing ? (int64_t)r->train_data.count : 0,
-                              .accumulation = o->accumulation};
+                              .accumulation = o->accumulation,
+                              .frozen = !o->full_finetune};
     double rate;
-    LT_TRY(train_measure_rate(r->session.backend, &rate, err));
+    LT_TRY(train_measure_rate(r->session.backend, r->session.model->compute_dtype, &rate, err));
     lt_batches_totals(r->train, &s.tokens_per_epoch, &s.targets_per_epoch);
     double length = (double)s.tokens_per_epoch / (double)(s.rows > 0 ? s.rows : 1);
     double tokens = (double)s.tokens_per_epoch / (double)s.steps_per_epoch * (double)s.max_steps;

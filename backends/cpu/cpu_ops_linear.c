@@ -19,6 +19,7 @@ static void product(const struct lt_cpu_call *c, enum lt_gemm_side side, int64_t
                                 .c = y,
                                 .ldc = n,
                                 .accumulate = accumulate,
+                                .bf16 = c->node->attr.bf16,
                                 .bias = bias};
     c->cpu->gemm->run(c->cpu->gemm, &args);
 }

@@ -8,15 +8,28 @@
 const struct lt_gemm_kernel *lt_gemm_kernel_for(enum lt_cpu_isa isa)
 {
 #if LT_HAVE_AVX512
-    if (isa == LT_CPU_AVX512 || isa == LT_CPU_AMX)
+    if (isa >= LT_CPU_AVX512 && isa <= LT_CPU_AMX)
         return &lt_gemm_kernel_avx512;
 #endif
 #if LT_HAVE_AVX2
-    if (isa == LT_CPU_AVX2 || isa == LT_CPU_AVX512 || isa == LT_CPU_AMX)
+    if (isa >= LT_CPU_AVX2 && isa <= LT_CPU_AMX)
         return &lt_gemm_kernel_avx2;
 #endif
     (void)isa;
     return &lt_gemm_kernel_ref;
+}
+
+const struct lt_gemm_kernel *lt_gemm_bf16_kernel_for(enum lt_cpu_isa isa)
+{
+#if LT_HAVE_AMX
+    if (isa == LT_CPU_AMX)
+        return &lt_gemm_kernel_amx;
+#endif
+#if LT_HAVE_AVX512BF16
+    if (isa == LT_CPU_AVX512BF16)
+        return &lt_gemm_kernel_avx512bf16;
+#endif
+    return lt_gemm_kernel_for(isa);
 }
 
 typedef enum lt_status (*gemm_create_fn)(struct lt_gemm_provider **p, const struct lt_cpu_kernels *kernels,

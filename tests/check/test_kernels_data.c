@@ -85,7 +85,7 @@ static void compare_entropy(const struct entropy *got, const struct entropy *wan
 
 static void check_entropy(struct entropy e)
 {
-    struct lt_cpu_kernels ref, isas[4];
+    struct lt_cpu_kernels ref, isas[LT_CPU_NEON + 1];
     lt_cpu_kernels_init(&ref, LT_CPU_REF);
     int n = lt_check_isas(isas);
     struct entropy want = e;
@@ -138,7 +138,7 @@ static void test_cross_entropy(void **unused)
 static void test_cross_entropy_broken(void **unused)
 {
     (void)unused;
-    struct lt_cpu_kernels isas[5];
+    struct lt_cpu_kernels isas[LT_CPU_NEON + 2];
     int n = lt_check_isas(isas);
     lt_cpu_kernels_init(&isas[n++], LT_CPU_REF);
     enum { VOCAB = 2100 };
@@ -203,7 +203,7 @@ static void test_optimizer(void **unused)
 {
     (void)unused;
     const int64_t sizes[] = {1, 7, 33, 257, 4096, 10007};
-    struct lt_cpu_kernels ref, isas[4];
+    struct lt_cpu_kernels ref, isas[LT_CPU_NEON + 1];
     lt_cpu_kernels_init(&ref, LT_CPU_REF);
     int n = lt_check_isas(isas);
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
@@ -272,7 +272,7 @@ static void store(struct stored *s, enum lt_weight_format format, int32_t blocks
 
 static void check_decode(const struct stored *s, int64_t begin, int64_t n)
 {
-    struct lt_cpu_kernels ref, isas[4];
+    struct lt_cpu_kernels ref, isas[LT_CPU_NEON + 1];
     lt_cpu_kernels_init(&ref, LT_CPU_REF);
     int count = lt_check_isas(isas);
     float *want = lt_check_floats(n);
@@ -380,7 +380,7 @@ static void bench_isa(const struct lt_cpu_kernels *k)
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
-        struct lt_cpu_kernels isas[5];
+        struct lt_cpu_kernels isas[LT_CPU_NEON + 2];
         lt_cpu_kernels_init(&isas[0], LT_CPU_REF);
         int n = 1 + lt_check_isas(isas + 1);
         for (int i = 0; i < n; i++)

@@ -11,7 +11,7 @@
 #include "core/base/alloc.h"
 #include "core/base/system.h"
 
-enum { GUARD = 64, SKEW = 4, MAX_BUFFERS = 64 };
+enum { GUARD = 64, SKEW = 4, MAX_BUFFERS = 128 };
 
 static struct {
     unsigned char *block;
@@ -20,7 +20,7 @@ static struct {
 static int buffer_count;
 static uint64_t state = 1;
 
-int lt_check_isas(struct lt_cpu_kernels kernels[4])
+int lt_check_isas(struct lt_cpu_kernels kernels[LT_CPU_NEON + 1])
 {
     int n = 0;
     for (int isa = LT_CPU_REF + 1; isa <= LT_CPU_NEON; isa++)

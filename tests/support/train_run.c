@@ -103,13 +103,17 @@ void train_run_open(struct train_run *r, const struct train_setup *s)
 {
     struct lt_error err = {0};
     const char *model_dir = train_fixture(s->model);
-    const struct lt_backend_request request = {.device = "cpu", .threads = s->threads > 0 ? s->threads : 1};
+    const struct lt_backend_request request = {.device = "cpu",
+                                               .threads = s->threads > 0 ? s->threads : 1,
+                                               .isa = s->isa ? s->isa : getenv("LT_CPU"),
+                                               .gemm = getenv("LT_GEMM")};
     const struct lt_load_options load = {.threads = 1};
     struct lt_trainer_config config = s->config;
 
     memset(r, 0, sizeof *r);
     train_ok(lt_checkpoint_open(&r->checkpoint, model_dir, &err), &err);
     train_ok(lt_model_open(&r->model, &r->checkpoint, model_dir, &err), &err);
+    r->model->compute_dtype = s->bf16 ? LT_BF16 : LT_F32;
     open_params(r, s);
     open_batches(&r->train, s->train, r->model->vocab, s->batch_size, config.accumulation);
     if (s->eval)

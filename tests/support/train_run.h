@@ -13,6 +13,8 @@ struct train_setup {
     int32_t batch_size, eval_batch_size;
     int threads; /* 0: 1 */
     double dropout;
+    const char *isa;                 /* NULL: LT_CPU of the environment */
+    bool bf16;                       /* compute dtype */
     struct lt_trainer_config config; /* lora and full_source are filled in */
     struct lt_trainer_events events;
 };

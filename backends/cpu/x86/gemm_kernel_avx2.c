@@ -221,6 +221,7 @@ const struct lt_gemm_kernel lt_gemm_kernel_avx2 = {
     .mr = ROWS,
     .nr = VECTORS * LANES,
     .lanes = LANES,
+    .k_step = 1,
     .kc = 512,
     .panels = 12,
     .tile = gemm_tile_avx2,
