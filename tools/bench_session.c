@@ -136,11 +136,13 @@ enum lt_status bench_session_plan_weights(struct bench_session *s, struct lt_err
     struct lt_model_memory mem;
     lt_synthetic_memory(s->model, &s->synthetic, &mem);
     lt_memory_stat(&now);
+    s->plan = (struct lt_plan){0};
     lt_plan_add(&s->plan, "program so far", lt_memory_counted(&now), true);
     lt_plan_add(&s->plan, "weights, quantized", mem.quantized, true);
     lt_plan_add(&s->plan, "weights, not quantized", mem.converted, true);
     lt_plan_add(&s->plan, "norms and biases as read", mem.vectors, true);
-    return lt_memory_sampler_create(&s->sampler, 0.02, err);
+    lt_plan_add(&s->plan, "weights, read layer by layer", mem.streamed, false);
+    return s->sampler ? LT_OK : lt_memory_sampler_create(&s->sampler, 0.02, err);
 }
 
 void bench_session_plan_engine(struct bench_session *s, const struct lt_engine_memory *m)
@@ -149,7 +151,9 @@ void bench_session_plan_engine(struct bench_session *s, const struct lt_engine_m
                                          {"gradients", m->grads, true},
                                          {"norm weights and biases", m->vectors, true},
                                          {"rope tables", m->tables, true},
+                                         {"streamed weights, two layers", m->stream, true},
                                          {"layer boundaries", m->boundaries, true},
+                                         {"layer boundaries in their file", m->boundary_file, false},
                                          {"kept activations", m->tape, true},
                                          {"step arena", m->arena, true},
                                          {"kernel workspace", m->workspace, true},
@@ -159,7 +163,7 @@ void bench_session_plan_engine(struct bench_session *s, const struct lt_engine_m
                                          {"backend buffers", s->backend->fixed_bytes, true}};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         if (lines[i].bytes > 0)
-            lt_plan_add(&s->plan, lines[i].name, lines[i].bytes, true);
+            lt_plan_add(&s->plan, lines[i].name, lines[i].bytes, lines[i].counted);
 }
 
 /* ---- measuring ---- */

@@ -42,7 +42,7 @@ struct bench_session {
 enum lt_status bench_session_open(struct bench_session *s, const struct bench_options *o, const char *mode,
                                   const char *default_quant, struct lt_error *err) LT_MUST_USE;
 void bench_session_close(struct bench_session *s);
-/* Starts the plan with the process as it is and the weights, and begins to watch the memory. */
+/* Starts the plan with the process as it is and the weights, and begins to watch the memory.  May be called again. */
 enum lt_status bench_session_plan_weights(struct bench_session *s, struct lt_error *err) LT_MUST_USE;
 /* The lines of an engine, then those of the backend. */
 void bench_session_plan_engine(struct bench_session *s, const struct lt_engine_memory *m);

@@ -210,25 +210,34 @@ static enum lt_status plan_memory(void *user, const struct train_memory *m, stru
 
 static enum lt_status fit_into_memory(struct run *r, struct lt_error *err)
 {
+    const struct train_options *o = &r->command.o;
     struct lt_model_memory weights;
     struct lt_load_options load = r->session.load;
     struct train_memory choice;
     load.residency = LT_WEIGHTS_STREAM;
     LT_TRY(lt_model_memory(r->session.model, &r->session.checkpoint, &load, &weights, err));
+    const char *advice =
+        "a shorter --max-length, a smaller --per-device-train-batch-size or a lower --lora-r need "
+        "less";
+    if (o->full_finetune)
+        advice = "only frozen weights can stay in a file, and --full-finetune trains all";
+    else if (weights.streamed == 0)
+        advice =
+            "weights that are quantized while loading cannot stay in a file; with --quantized-cache on they "
+            "are quantized once and can";
     const struct train_memory_case c = {
-        .program = &r->command.program,
-        .options = &r->command.o,
+        .options = {.limit = o->memory_limit,
+                    .weights = o->weights,
+                    .order = o->accumulation_order,
+                    .boundaries = o->boundaries,
+                    .recompute = train_recompute(o),
+                    .keep_recompute = cli_seen(&r->command.program, "gradient-checkpointing"),
+                    .keep_optim = cli_seen(&r->command.program, "optim")},
+        .mappable = true,
         .layer_major_possible = lt_engine_layer_major_possible(r->session.model),
         .streamable = weights.streamed > 0,
-        .advice =
-            r->command.o.full_finetune
-                ? "only frozen weights can stay in a file, and --full-finetune trains all"
-            : weights.streamed == 0
-                ? "weights that are quantized while loading cannot stay in a file; with --quantized-cache "
-                  "on they are quantized once and can"
-                : "a shorter --max-length, a smaller --per-device-train-batch-size or a lower --lora-r "
-                  "need less",
-        .accumulation = r->command.o.accumulation,
+        .advice = advice,
+        .accumulation = o->accumulation,
         .plan = plan_memory,
         .user = r};
     return train_memory_choose(&c, &choice, &r->plan, r->memory, sizeof r->memory, err);
