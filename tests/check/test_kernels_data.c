@@ -311,11 +311,11 @@ static void test_decode(void **unused)
 static void test_isa(void **unused)
 {
     (void)unused;
-    const char *const names[] = {"ref", "avx2", "avx512", "amx", "neon"};
+    const char *const names[] = {"ref", "avx2", "avx512", "avx512bf16", "amx", "neon"};
     enum lt_cpu_isa best, isa;
     assert_true(lt_cpu_isa_detect(&best, NULL));
     assert_true(lt_cpu_isa_available(best));
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i <= LT_CPU_NEON; i++) {
         assert_string_equal(lt_cpu_isa_name((enum lt_cpu_isa)i), names[i]);
         assert_int_equal(lt_cpu_isa_detect(&isa, names[i]), lt_cpu_isa_available((enum lt_cpu_isa)i));
     }
@@ -324,7 +324,7 @@ static void test_isa(void **unused)
     assert_true(lt_cpu_isa_detect(&isa, "ref"));
     assert_int_equal(isa, LT_CPU_REF);
     /* Every rung leaves a whole table. */
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i <= LT_CPU_NEON; i++) {
         if (!lt_cpu_isa_available((enum lt_cpu_isa)i))
             continue;
         struct lt_cpu_kernels k;
