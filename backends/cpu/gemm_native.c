@@ -20,7 +20,7 @@ enum {
     MAX_NR = 64,
     DECODE_STEP = 16, /* elements: what decoders take at once */
     DECODE_ROWS = 8,  /* stored rows decoded at a time where a row is one k */
-    A_ROWS = 64,      /* rows of a transposed block of A, */
+    A_ROWS = 96,      /* rows of a block of A, a multiple of every mr, */
     A_GAP = 16,       /* and the floats between them: no two rows in the same places of a cache */
     LINE_FLOATS = 16,
     PAGE_FLOATS = 1024,
