@@ -1,0 +1,39 @@
+/* The parts of the Vulkan backend in one object. */
+#ifndef LT_VULKAN_VK_INTERNAL_H
+#define LT_VULKAN_VK_INTERNAL_H
+
+#include "backends/vulkan/vk_ops.h"
+
+struct lt_vk {
+    struct lt_backend base;
+    struct lt_vk_device device;
+    struct lt_vk_memory memory;
+    struct lt_vk_queue queue;
+    struct lt_vk_pipelines pipelines;
+    struct lt_buffer *step; /* struct lt_vk_step, for every shader */
+    struct lt_vk_step now;  /* what it holds */
+    bool step_known;
+};
+
+static inline struct lt_vk *lt_vk_of(struct lt_backend *be)
+{
+    return (struct lt_vk *)be;
+}
+
+/* vk_run.c */
+enum lt_status lt_vk_compile(struct lt_backend *be, const struct lt_program *p, struct lt_compiled **c,
+                             struct lt_error *err) LT_MUST_USE;
+void lt_vk_compiled_destroy(struct lt_backend *be, struct lt_compiled *c);
+size_t lt_vk_workspace_bytes(struct lt_backend *be, const struct lt_compiled *c);
+enum lt_status lt_vk_run(struct lt_backend *be, const struct lt_compiled *c, const struct lt_run *run,
+                         struct lt_error *err) LT_MUST_USE;
+
+/* vk_weight.c */
+enum lt_status lt_vk_weight_create(struct lt_backend *be, const struct lt_weight *w,
+                                   struct lt_device_weight **out, struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_vk_weight_view(struct lt_backend *be, const struct lt_weight *shape, struct lt_buffer *buf,
+                                 size_t offset, struct lt_device_weight **out, struct lt_error *err)
+    LT_MUST_USE;
+void lt_vk_weight_destroy(struct lt_backend *be, struct lt_device_weight *w);
+
+#endif
