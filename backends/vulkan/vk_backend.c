@@ -6,16 +6,35 @@
 #include "core/base/alloc.h"
 
 const lt_vk_op_fn lt_vk_op_table[LT_OP_COUNT] = {
+    [LT_OP_EMBED] = lt_vk_op_embed,
+    [LT_OP_LINEAR] = lt_vk_op_linear,
+    [LT_OP_LORA] = lt_vk_op_lora,
+    [LT_OP_RMSNORM] = lt_vk_op_rmsnorm,
+    [LT_OP_LAYERNORM] = lt_vk_op_layernorm,
+    [LT_OP_ROPE] = lt_vk_op_rope,
+    [LT_OP_SPLIT] = lt_vk_op_split,
+    [LT_OP_CONCAT] = lt_vk_op_concat,
+    [LT_OP_KV_STORE] = lt_vk_op_kv_store,
     [LT_OP_ACT] = lt_vk_op_act,
+    [LT_OP_GLU] = lt_vk_op_glu,
     [LT_OP_ADD] = lt_vk_op_add,
+    [LT_OP_DROPOUT] = lt_vk_op_dropout,
+    [LT_OP_GATHER_ROWS] = lt_vk_op_gather_rows,
+    [LT_OP_EMBED_DW] = lt_vk_op_embed_dw,
+    [LT_OP_LINEAR_DX] = lt_vk_op_linear_dx,
+    [LT_OP_LINEAR_DW] = lt_vk_op_linear_dw,
+    [LT_OP_BIAS_DB] = lt_vk_op_bias_db,
+    [LT_OP_LORA_BWD] = lt_vk_op_lora_bwd,
+    [LT_OP_RMSNORM_BWD] = lt_vk_op_rmsnorm_bwd,
+    [LT_OP_LAYERNORM_BWD] = lt_vk_op_layernorm_bwd,
     [LT_OP_ACT_BWD] = lt_vk_op_act_bwd,
+    [LT_OP_GLU_BWD] = lt_vk_op_glu_bwd,
+    [LT_OP_SCATTER_ROWS] = lt_vk_op_scatter_rows,
 };
 
 size_t lt_vk_op_workspace(const struct lt_program *p, const struct lt_node *n)
 {
-    (void)p;
-    (void)n;
-    return 0;
+    return lt_vk_linear_workspace(p, n);
 }
 
 /* ---- buffers ---- */

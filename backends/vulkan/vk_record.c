@@ -113,7 +113,6 @@ static bool bind(struct lt_vk_recorder *r, const struct lt_vk_dispatch *d, struc
     VkDescriptorBufferInfo buffers[LT_VK_BINDINGS];
     VkWriteDescriptorSet writes[LT_VK_BINDINGS];
     VkDescriptorSet set;
-    uint32_t n = 0;
     if (r->sets_left == 0 && !new_pool(r))
         return false;
     const VkDescriptorSetAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
@@ -126,33 +125,30 @@ static bool bind(struct lt_vk_recorder *r, const struct lt_vk_dispatch *d, struc
         return false;
     r->sets_left--;
     for (uint32_t i = 0; i < LT_VK_BINDINGS; i++) {
-        struct lt_vk_ref ref = {r->step, 0, sizeof(struct lt_vk_step)};
-        if (i > 0)
+        struct lt_vk_ref ref = {r->step, 0, sizeof(struct lt_vk_step)}; /* also where an op has none */
+        if (i > 0 && d->args[i - 1].ref.buffer)
             ref = d->args[i - 1].ref;
-        if (!ref.buffer)
-            continue;
         size_t low = ref.offset % limits->offset_align;
         h->offsets[i / 4] |= (uint32_t)low << (8 * (i % 4));
-        buffers[n] = (VkDescriptorBufferInfo){.buffer = ref.buffer->handle,
+        buffers[i] = (VkDescriptorBufferInfo){.buffer = ref.buffer->handle,
                                               .offset = ref.offset - low,
                                               .range = lt_align_up(ref.size + low, 4)};
-        writes[n] = (VkWriteDescriptorSet){.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
+        writes[i] = (VkWriteDescriptorSet){.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
                                            .dstSet = set,
                                            .dstBinding = i,
                                            .descriptorCount = 1,
                                            .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
-                                           .pBufferInfo = &buffers[n]};
-        if (buffers[n].range > limits->storage_range) {
+                                           .pBufferInfo = &buffers[i]};
+        if (buffers[i].range > limits->storage_range) {
             lt_vk_refuse(
                 r,
                 "a shader can see %llu bytes of a buffer, and %llu are needed at once; use a smaller "
                 "micro-batch or --device cpu",
-                (unsigned long long)limits->storage_range, (unsigned long long)buffers[n].range);
+                (unsigned long long)limits->storage_range, (unsigned long long)buffers[i].range);
             return false;
         }
-        n++;
     }
-    r->device->api.UpdateDescriptorSets(r->device->device, n, writes, 0, NULL);
+    r->device->api.UpdateDescriptorSets(r->device->device, LT_VK_BINDINGS, writes, 0, NULL);
     r->device->api.CmdBindDescriptorSets(r->commands, VK_PIPELINE_BIND_POINT_COMPUTE, r->pipelines->layout, 0,
                                          1, &set, 0, NULL);
     return true;

@@ -19,6 +19,8 @@
 
 #include "backends/cpu/gemm.h"
 #include "core/base/system.h"
+#include "tests/support/device_kernels.h"
+#include "tests/support/device_op.h"
 #include "tests/support/gemm_bench.h"
 #include "tests/support/random_weight.h"
 
@@ -81,13 +83,18 @@ struct subject {
 
 static const struct subject all_subjects[] = {
     {"ref", LT_CPU_REF},       {"native", LT_CPU_REF},      {"native", LT_CPU_AVX2},
-    {"native", LT_CPU_AVX512}, {"openblas", LT_CPU_AVX512},
+    {"native", LT_CPU_AVX512}, {"openblas", LT_CPU_AVX512}, {"device", LT_CPU_REF},
 };
 enum { ALL_SUBJECTS = sizeof all_subjects / sizeof all_subjects[0] };
 
 static struct lt_gemm_provider *make_provider(const struct subject *s, int threads)
 {
     static struct lt_cpu_kernels kernels[LT_CPU_NEON + 1];
+    bool device = strcmp(s->provider, "device") == 0; /* alone, when LT_TEST_DEVICE names one */
+    if (device != (device_open() != NULL))
+        return NULL;
+    if (device)
+        return lt_device_gemm_create();
     if (!LT_HAVE_OPENBLAS && strcmp(s->provider, "openblas") == 0)
         return NULL;
     enum lt_cpu_isa isa = s->isa;
@@ -266,7 +273,8 @@ static void check_invariance(const struct subject *s, enum lt_weight_format form
         struct lt_gemm_provider *p = make_provider(s, 1);
         run_rows(p, (enum lt_gemm_side)side, &w.w, a, k, all, n, M, bias);
         p->destroy(p);
-        for (int threads = 1; threads <= 3; threads++) {
+        bool device = strcmp(s->provider, "device") == 0; /* it has no threads */
+        for (int threads = 1; threads <= (device ? 1 : 3); threads++) {
             p = make_provider(s, threads);
             for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
                 for (size_t j = 0; j < sizeof starts / sizeof starts[0]; j++) {

@@ -12,5 +12,5 @@ void main()
 {
     uint n = live_rows() * pc.cols, stride = gl_NumWorkGroups.x * gl_WorkGroupSize.x;
     for (uint i = gl_GlobalInvocationID.x; i < n; i += stride)
-        y[F32(2) + i] = act_value(x[F32(1) + i], pc.act);
+        y[AT(2) + i] = act_value(x[AT(1) + i], pc.act);
 }

@@ -13,5 +13,5 @@ void main()
 {
     uint n = live_rows() * pc.cols, stride = gl_NumWorkGroups.x * gl_WorkGroupSize.x;
     for (uint i = gl_GlobalInvocationID.x; i < n; i += stride)
-        dx[F32(3) + i] = dy[F32(1) + i] * act_slope(x[F32(2) + i], pc.act);
+        dx[AT(3) + i] = dy[AT(1) + i] * act_slope(x[AT(2) + i], pc.act);
 }

@@ -12,5 +12,5 @@ void main()
 {
     uint n = live_rows() * pc.cols, stride = gl_NumWorkGroups.x * gl_WorkGroupSize.x;
     for (uint i = gl_GlobalInvocationID.x; i < n; i += stride)
-        y[F32(3) + i] = a[F32(1) + i] + b[F32(2) + i];
+        y[AT(3) + i] = a[AT(1) + i] + b[AT(2) + i];
 }

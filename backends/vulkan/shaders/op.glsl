@@ -2,7 +2,7 @@
 //
 // A shader defines PUSH, the members of its own pushed constants, before it includes this file.  Binding 0 is the
 // step; binding b = 1 … 11 is args[b - 1] of the dispatch (vk_record.h).  A binding begins up to 255 bytes before the
-// value: F32(b) is the first element of an f32 or i32 value, BYTE0(b) the first byte of any.
+// value: AT(b) is the first element of an f32 or i32 value, BYTE0(b) the first byte of any.
 
 layout(local_size_x_id = 0) in;
 
@@ -27,7 +27,7 @@ layout(push_constant) uniform Push
 pc;
 
 #define BYTE0(b) (((b) < 4 ? pc.off0 >> (8 * (b)) : (b) < 8 ? pc.off1 >> (8 * (b)-32) : pc.off2 >> (8 * (b)-64)) & 255)
-#define F32(b) (BYTE0(b) >> 2)
+#define AT(b) (BYTE0(b) >> 2)
 
 // Rows of this dispatch that are live in this step.
 uint live_rows()
