@@ -101,6 +101,7 @@ static void destroy(struct lt_backend *be)
     (void)!lt_vk_queue_wait(&vk->queue, NULL);
     lt_vk_queue_close(&vk->queue);
     lt_vk_pipelines_close(&vk->pipelines);
+    lt_vk_weight_slots_destroy(vk);
     lt_vk_buffer_destroy(&vk->memory, vk->step);
     lt_vk_memory_close(&vk->memory);
     lt_vk_device_close(&vk->device);
@@ -117,6 +118,7 @@ static const struct lt_backend_ops vulkan_ops = {
     .buffer_host = buffer_host,
     .weight_create = lt_vk_weight_create,
     .weight_view = lt_vk_weight_view,
+    .weight_rebind = lt_vk_weight_rebind,
     .weight_destroy = lt_vk_weight_destroy,
     .supports = supports,
     .compile = lt_vk_compile,

@@ -58,8 +58,7 @@ struct lt_vk_weight_push lt_vk_weight_push(const struct lt_device_weight *w, int
                                       .block_shift = log2_of(w->blocksize),
                                       .nested_at = w->nested_absmax_at,
                                       .absmax_at = w->absmax_at,
-                                      .stored_cols = (uint32_t)stored_cols(w),
-                                      .nested_offset = w->nested_offset};
+                                      .stored_cols = (uint32_t)stored_cols(w)};
 }
 
 struct lt_vk_ref lt_vk_weight_rows(const struct lt_device_weight *w, int64_t row, int64_t rows)

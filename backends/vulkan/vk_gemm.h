@@ -24,7 +24,6 @@ size_t lt_vk_gemm_workspace(int64_t m, int64_t n, int64_t k, bool a_transposed);
 /* What weight.glsl reads of the pushed constants, for a binding that begins at stored row `row`. */
 struct lt_vk_weight_push {
     uint32_t flat0, block_shift, nested_at, absmax_at, stored_cols;
-    float nested_offset;
 };
 struct lt_vk_weight_push lt_vk_weight_push(const struct lt_device_weight *w, int64_t row);
 struct lt_vk_ref lt_vk_weight_rows(const struct lt_device_weight *w, int64_t row, int64_t rows);

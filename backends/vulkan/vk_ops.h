@@ -7,16 +7,16 @@
 #include "core/graph/program.h"
 
 /* A weight on the device.  `data` holds codes or elements as in struct lt_weight; a quantized weight's scales are
- * words of `meta`: the code table [16], then when nested nested_code [256] and nested_absmax, then absmax
- * (f32, or bytes when nested); INT8 has its row scales only. */
+ * words of `meta`: the code table [16], then when nested nested_code [256], nested_offset and nested_absmax,
+ * then absmax (f32, or bytes when nested); INT8 has its row scales only. */
 struct lt_device_weight {
     enum lt_weight_format format;
     bool transposed, nested, view; /* view: data is somebody else's buffer */
     int64_t rows, cols;            /* logical */
     int32_t blocksize;
-    float nested_offset;
     uint32_t nested_absmax_at, absmax_at; /* words of meta */
     struct lt_vk_ref data, meta;
+    bool streamed; /* its buffers come and go: lt_vk_weight_rebind() */
 };
 
 struct lt_vk_call {

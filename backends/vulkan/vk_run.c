@@ -243,6 +243,7 @@ enum lt_status lt_vk_run(struct lt_backend *be, const struct lt_compiled *code, 
             run->params.n_tokens, run->params.n_labels, (long long)cap->tokens, (long long)cap->labels);
     LT_TRY(find_recording(vk, c, run, &recording, err));
     LT_TRY(update_step(vk, &run->params, err));
+    vk->runs++;
     vk->queue.counters.dispatches += recording->dispatches;
     for (size_t i = 0; i < recording->count; i++) {
         const struct lt_vk_piece *p = &recording->pieces[i];

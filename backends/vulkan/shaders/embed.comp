@@ -6,8 +6,7 @@ layout(constant_id = 2) const bool NESTED = false;
 #define PUSH                                                                                                           \
     uint cols, first, count;                                                                                           \
     float scale;                                                                                                       \
-    uint flat0, block_shift, nested_at, absmax_at, stored_cols;                                                        \
-    float nested_offset;
+    uint flat0, block_shift, nested_at, absmax_at, stored_cols;
 #include "op.glsl"
 
 layout(std430, set = 0, binding = 1) readonly buffer Ids { uint ids[]; };

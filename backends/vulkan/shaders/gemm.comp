@@ -22,8 +22,7 @@ const bool A_T = (FLAGS & 1) != 0, B_KN = (FLAGS & 2) != 0, ALIGNED = (FLAGS & 4
 #define PUSH                                                                                                           \
     uint m, n, k, lda, a_col0, ldb, ldc, c_col0, k_chunk, slab;                                                        \
     float scale;                                                                                                       \
-    uint flat0, block_shift, nested_at, absmax_at, stored_cols;                                                        \
-    float nested_offset;
+    uint flat0, block_shift, nested_at, absmax_at, stored_cols;
 #include "op.glsl"
 
 layout(std430, set = 0, binding = 1) readonly buffer A { float a[]; };

@@ -1,7 +1,7 @@
 // Elements of a weight in any storage format (vk_ops.h, struct lt_device_weight).  Needs before it: buffers `data` and
 // `meta` of words, DATA0 and META0 (their first words), the constants FORMAT and NESTED, and in the pushed constants
 // flat0 (number of the binding's first element in the whole weight), block_shift (log2 of the block size), nested_at,
-// absmax_at (words of meta), nested_offset and stored_cols.
+// absmax_at (words of meta) and stored_cols.
 
 const uint F32 = 0, F16 = 1, BF16 = 2, NF4 = 3, FP4 = 4, INT8 = 5;
 
@@ -22,7 +22,7 @@ float block_scale(uint block)
     uint code = (meta[META0 + pc.absmax_at + (block >> 2)] >> (8 * (block & 3))) & 255;
     precise float product = uintBitsToFloat(meta[META0 + 16 + code]) *
                             uintBitsToFloat(meta[META0 + pc.nested_at + (block >> 8)]);
-    precise float sum = product + pc.nested_offset;
+    precise float sum = product + uintBitsToFloat(meta[META0 + 272]);
     return sum;
 }
 
