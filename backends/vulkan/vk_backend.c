@@ -30,10 +30,21 @@ const lt_vk_op_fn lt_vk_op_table[LT_OP_COUNT] = {
     [LT_OP_ACT_BWD] = lt_vk_op_act_bwd,
     [LT_OP_GLU_BWD] = lt_vk_op_glu_bwd,
     [LT_OP_SCATTER_ROWS] = lt_vk_op_scatter_rows,
+    [LT_OP_GRAD_NORM] = lt_vk_op_grad_norm,
+    [LT_OP_ADAMW] = lt_vk_op_adamw,
+    [LT_OP_ADAMW8] = lt_vk_op_adamw8,
+    [LT_OP_SGD] = lt_vk_op_sgd,
+    [LT_OP_LION] = lt_vk_op_lion,
+    [LT_OP_ATTENTION] = lt_vk_op_attention,
+    [LT_OP_ATTENTION_BWD] = lt_vk_op_attention_bwd,
 };
 
 size_t lt_vk_op_workspace(const struct lt_program *p, const struct lt_node *n)
 {
+    if (n->op == LT_OP_GRAD_NORM)
+        return lt_vk_grad_norm_workspace(p->graph.values[n->in[0]].cols);
+    if (n->op == LT_OP_ATTENTION_BWD)
+        return lt_vk_attention_bwd_workspace(p->capacity.tokens, n->attr.heads);
     return lt_vk_linear_workspace(p, n);
 }
 

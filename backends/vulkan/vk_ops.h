@@ -58,12 +58,18 @@ static inline struct lt_vk_arg lt_vk_whole(struct lt_vk_ref ref, enum lt_vk_acce
 
 /* Of the ops in vk_ops_linear.c; 0 for others. */
 size_t lt_vk_linear_workspace(const struct lt_program *p, const struct lt_node *n);
+/* Of grad_norm over n elements. */
+size_t lt_vk_grad_norm_workspace(int64_t n);
+/* Of attention_bwd. */
+size_t lt_vk_attention_bwd_workspace(int64_t tokens, int64_t heads);
 
 /* clang-format off */
 #define LT_VK_OPS(X) \
     X(act) X(act_bwd) X(add) X(dropout) X(linear) X(linear_dx) X(linear_dw) X(lora) X(lora_bwd) X(embed) \
     X(embed_dw) X(rmsnorm) X(rmsnorm_bwd) X(layernorm) X(layernorm_bwd) X(bias_db) X(rope) X(split) X(concat) \
-    X(kv_store) X(gather_rows) X(scatter_rows) X(glu) X(glu_bwd)
+    X(kv_store) X(gather_rows) X(scatter_rows) X(glu) X(glu_bwd) \
+    X(grad_norm) X(adamw) X(adamw8) X(sgd) X(lion) \
+    X(attention) X(attention_bwd)
 /* clang-format on */
 #define LT_DECLARE(name) void lt_vk_op_##name(const struct lt_vk_call *c);
 LT_VK_OPS(LT_DECLARE)

@@ -244,6 +244,13 @@ static int64_t rows_at_once(const struct lt_vk_recorder *r, const struct lt_vk_d
     return rows;
 }
 
+/* Rows [row, row + rows) of a buffer, whose last row may be short. */
+static struct lt_vk_ref rows_of(const struct lt_vk_arg *a, int64_t row, int64_t rows)
+{
+    size_t begin = (size_t)row * a->row_bytes, size = (size_t)rows * a->row_bytes;
+    return lt_vk_slice(a->ref, begin, size < a->ref.size - begin ? size : a->ref.size - begin);
+}
+
 void lt_vk_dispatch(struct lt_vk_recorder *r, const struct lt_vk_dispatch *d)
 {
     if (r->status != LT_OK || d->rows == 0)
@@ -261,8 +268,7 @@ void lt_vk_dispatch(struct lt_vk_recorder *r, const struct lt_vk_dispatch *d)
         part.work = d->work * (double)part.rows / (double)d->rows;
         for (int i = 0; i < LT_VK_ARGS; i++)
             if (part.args[i].ref.buffer && part.args[i].row_bytes > 0)
-                part.args[i].ref = lt_vk_slice(part.args[i].ref, (size_t)row * part.args[i].row_bytes,
-                                               (size_t)part.rows * part.args[i].row_bytes);
+                part.args[i].ref = rows_of(&d->args[i], row, part.rows);
         dispatch_one(r, &part);
     }
 }
