@@ -16,6 +16,9 @@ bool lt_fixture_path(char *buf, size_t size, const char *relative);
 /* Says "SKIP: <relative> not found" and skips the running cmocka test: does not return. */
 void lt_test_skip_missing(const char *relative);
 
+/* The device that tests of whole models run on: environment LT_TEST_DEVICE, else "cpu". */
+const char *lt_test_device(void);
+
 /* A fresh folder of this process, removed at exit. */
 const char *lt_test_temp_dir(void);
 
