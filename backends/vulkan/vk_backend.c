@@ -190,10 +190,20 @@ bool lt_vulkan_counters(struct lt_backend *be, struct lt_vulkan_counters *out)
     return true;
 }
 
-void lt_vulkan_support_matrix(struct lt_strbuf *out)
+/* "all of them" or the exceptions. */
+static void list_ops(struct lt_strbuf *out)
 {
+    int missing = 0;
     for (int op = 0; op < LT_OP_COUNT; op++)
-        lt_strbuf_printf(out, "%s %s\n", lt_op_info[op].name, lt_vk_op_table[op] ? "yes" : "no");
+        missing += lt_vk_op_table[op] == NULL;
+    lt_strbuf_printf(out, "vulkan    runs %d of %d ops", LT_OP_COUNT - missing, (int)LT_OP_COUNT);
+    for (int op = 0; op < LT_OP_COUNT; op++)
+        if (!lt_vk_op_table[op])
+            lt_strbuf_printf(out, "%s %s", missing-- > 0 ? ", not" : "", lt_op_info[op].name);
+    lt_strbuf_puts(out, "; weights");
+    for (int f = 0; f < LT_WEIGHT_FORMAT_COUNT; f++)
+        lt_strbuf_printf(out, " %s", lt_weight_format_name((enum lt_weight_format)f));
+    lt_strbuf_putc(out, '\n');
 }
 
 static void list(struct lt_vk_device *d, struct lt_strbuf *out)
@@ -227,4 +237,5 @@ void lt_vulkan_list_devices(struct lt_strbuf *out)
     struct lt_vk_device d;
     list(&d, out);
     lt_vk_device_close(&d);
+    list_ops(out);
 }

@@ -9,11 +9,8 @@
  * such device. */
 enum lt_status lt_vulkan_backend_create(struct lt_backend **be, int index, struct lt_error *err) LT_MUST_USE;
 
-/* One line a device, or one sentence when there is none. */
+/* One line a device, or one sentence when there is none; then what the backend runs. */
 void lt_vulkan_list_devices(struct lt_strbuf *out);
-
-/* "op  yes|no" lines: what the backend can run. */
-void lt_vulkan_support_matrix(struct lt_strbuf *out);
 
 /* Since the backend was made. */
 struct lt_vulkan_counters {
