@@ -37,6 +37,7 @@ const lt_vk_op_fn lt_vk_op_table[LT_OP_COUNT] = {
     [LT_OP_LION] = lt_vk_op_lion,
     [LT_OP_ATTENTION] = lt_vk_op_attention,
     [LT_OP_ATTENTION_BWD] = lt_vk_op_attention_bwd,
+    [LT_OP_CROSS_ENTROPY] = lt_vk_op_cross_entropy,
 };
 
 size_t lt_vk_op_workspace(const struct lt_program *p, const struct lt_node *n)
@@ -45,6 +46,8 @@ size_t lt_vk_op_workspace(const struct lt_program *p, const struct lt_node *n)
         return lt_vk_grad_norm_workspace(p->graph.values[n->in[0]].cols);
     if (n->op == LT_OP_ATTENTION_BWD)
         return lt_vk_attention_bwd_workspace(p->capacity.tokens, n->attr.heads);
+    if (n->op == LT_OP_CROSS_ENTROPY)
+        return lt_vk_cross_entropy_workspace(p, n);
     return lt_vk_linear_workspace(p, n);
 }
 

@@ -62,6 +62,8 @@ size_t lt_vk_linear_workspace(const struct lt_program *p, const struct lt_node *
 size_t lt_vk_grad_norm_workspace(int64_t n);
 /* Of attention_bwd. */
 size_t lt_vk_attention_bwd_workspace(int64_t tokens, int64_t heads);
+/* Of cross_entropy. */
+size_t lt_vk_cross_entropy_workspace(const struct lt_program *p, const struct lt_node *n);
 
 /* clang-format off */
 #define LT_VK_OPS(X) \
@@ -69,7 +71,8 @@ size_t lt_vk_attention_bwd_workspace(int64_t tokens, int64_t heads);
     X(embed_dw) X(rmsnorm) X(rmsnorm_bwd) X(layernorm) X(layernorm_bwd) X(bias_db) X(rope) X(split) X(concat) \
     X(kv_store) X(gather_rows) X(scatter_rows) X(glu) X(glu_bwd) \
     X(grad_norm) X(adamw) X(adamw8) X(sgd) X(lion) \
-    X(attention) X(attention_bwd)
+    X(attention) X(attention_bwd) \
+    X(cross_entropy)
 /* clang-format on */
 #define LT_DECLARE(name) void lt_vk_op_##name(const struct lt_vk_call *c);
 LT_VK_OPS(LT_DECLARE)

@@ -1,5 +1,6 @@
-// Sums of squares in pairs of floats, so that of all additions only the last is rounded.  Numbers whose squares would
-// overflow or vanish are summed apart, scaled by a power of two (Blue 1978).
+// Sums of squares.  Numbers whose squares would overflow or vanish are summed apart, scaled by a power of two (Blue 1978).
+
+#include "pair.glsl"
 
 const uint THREADS = 256; // of the workgroup
 
@@ -15,18 +16,6 @@ shared Sums shares[THREADS];
 Sums no_sums()
 {
     return Sums(vec2(0), vec2(0), vec2(0));
-}
-
-void add(inout vec2 sum, float x)
-{
-    precise float t = sum.x + x, z = t - sum.x, lost = (sum.x - (t - z)) + (x - z);
-    sum = vec2(t, sum.y + lost);
-}
-
-void add(inout vec2 sum, vec2 other)
-{
-    add(sum, other.x);
-    sum.y += other.y;
 }
 
 void add(inout Sums sums, Sums other)
@@ -59,12 +48,6 @@ Sums add_all(Sums mine)
             add(shares[i], shares[i + half_]);
     }
     return shares[i];
-}
-
-// What was lost of an infinite sum is no number.
-float value(vec2 sum)
-{
-    return isinf(sum.x) ? sum.x : sum.x + sum.y;
 }
 
 float norm_of(Sums sums)
