@@ -305,7 +305,8 @@ static void print_help(const struct cli_program *p)
         printf("\n");
         lt_strbuf_deinit(&value);
     }
-    printf("\n  --help, --version%s\n", cli_option_find(p, "device", strlen("device")) ? ", --list-devices" : "");
+    printf("\n  --help, --version%s\n",
+           cli_option_find(p, "device", strlen("device")) ? ", --list-devices" : "");
 }
 
 static void list_devices(void)
@@ -325,7 +326,8 @@ void cli_parse(const struct cli_program *p, int argc, char **argv)
         printf("%s %s\n", p->name, LT_VERSION);
         exit(0);
     }
-    if (argc == 2 && strcmp(argv[1], "--list-devices") == 0 && cli_option_find(p, "device", strlen("device"))) {
+    if (argc == 2 && strcmp(argv[1], "--list-devices") == 0 &&
+        cli_option_find(p, "device", strlen("device"))) {
         list_devices();
         exit(0);
     }

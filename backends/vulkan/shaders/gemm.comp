@@ -116,7 +116,7 @@ void main()
         load_a(m0, m_end, k0, k_end);
         load_b(B_KN ? k0 : n0, B_KN ? k_end : pc.n, B_KN ? n0 : k0, B_KN ? pc.n : k_end);
         barrier();
-        [[unroll]] for (uint k = 0; k < BK; k++) {
+        for (uint k = 0; k < BK; k++) {
             float x[TM], y[TN];
             [[unroll]] for (uint i = 0; i < TM; i++)
                 x[i] = a_tile[k * (BM + 1) + ty * TM + i];
