@@ -49,7 +49,8 @@ isa_flags = $(if $(filter backends/cpu/x86/% backends/cpu/arm/%,$(1)),\
 	$(ISA_$(lastword $(subst _, ,$(basename $(notdir $(1)))))))
 
 lib_sources := $(call find_sources,core/*/*.c quant/*.c models/*.c backends/*.c backends/cpu/*.c \
-	backends/cpu/ref/*.c) $(kernel_sources)
+	backends/cpu/ref/*.c $(if $(filter 1,$(HAVE_VULKAN)),backends/vulkan/*.c)) $(kernel_sources)
+shaders := $(basename $(notdir $(call find_sources,backends/vulkan/shaders/*.comp)))
 main_sources := $(call find_sources,tools/lora_*.c)
 tool_sources := $(filter-out $(main_sources),$(call find_sources,tools/*.c))
 support_sources := $(call find_sources,tests/support/*.c)
@@ -101,6 +102,15 @@ liblora.a: $(call objects,$(lib_sources)) obj/sources
 	$(archive)
 libloratools.a: $(call objects,$(tool_sources)) obj/sources
 	$(archive)
+
+# Shaders: compiled by glslc, or the compiled ones of the tree; then words in a C file.
+obj/spirv/%.spv: $(srcdir)/backends/vulkan/shaders/%.comp \
+		$(wildcard $(srcdir)/backends/vulkan/shaders/*.glsl) $(srcdir)/scripts/shaders
+	@mkdir -p $(@D)
+	$(call quiet,SPV,$*.comp)sh $(srcdir)/scripts/shaders compile $* $@
+obj/shaders.inc: $(patsubst %,obj/spirv/%.spv,$(shaders))
+	$(call quiet,GEN,$@)sh $(srcdir)/scripts/shaders arrays $^ >$@
+obj/backends/vulkan/vk_shaders.o: obj/shaders.inc
 
 define program_rule
 $(call program_name,$(1)): $(call objects,$(1)) libloratools.a liblora.a

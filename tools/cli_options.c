@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backends/registry.h"
 #include "config.h"
 #include "core/base/alloc.h"
 #include "core/base/strbuf.h"
@@ -304,7 +305,17 @@ static void print_help(const struct cli_program *p)
         printf("\n");
         lt_strbuf_deinit(&value);
     }
-    printf("\n  --help, --version\n");
+    printf("\n  --help, --version%s\n",
+           cli_option_find(p, "device", strlen("device")) ? ", --list-devices" : "");
+}
+
+static void list_devices(void)
+{
+    struct lt_strbuf text;
+    lt_strbuf_init(&text);
+    lt_backend_list(&text);
+    fputs(lt_strbuf_ok(&text) ? lt_strbuf_str(&text) : "out of memory\n", stdout);
+    lt_strbuf_deinit(&text);
 }
 
 void cli_parse(const struct cli_program *p, int argc, char **argv)
@@ -313,6 +324,11 @@ void cli_parse(const struct cli_program *p, int argc, char **argv)
     bool help;
     if (argc == 2 && strcmp(argv[1], "--version") == 0) {
         printf("%s %s\n", p->name, LT_VERSION);
+        exit(0);
+    }
+    if (argc == 2 && strcmp(argv[1], "--list-devices") == 0 &&
+        cli_option_find(p, "device", strlen("device"))) {
+        list_devices();
         exit(0);
     }
     if (cli_parse_checked(p, argc, argv, &help, &err) != LT_OK) {

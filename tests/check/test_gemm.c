@@ -22,6 +22,8 @@
 #include "backends/cpu/gemm.h"
 #include "core/base/system.h"
 #include "core/tensor/dtype.h"
+#include "tests/support/device_kernels.h"
+#include "tests/support/device_op.h"
 #include "tests/support/gemm_amx_emulation.h"
 #include "tests/support/gemm_bench.h"
 #include "tests/support/random_weight.h"
@@ -88,12 +90,23 @@ static const struct subject all_subjects[] = {
     {"ref", LT_CPU_REF, false},       {"native", LT_CPU_REF, false},        {"native", LT_CPU_AVX2, false},
     {"native", LT_CPU_AVX512, false}, {"native", LT_CPU_AVX512BF16, false}, {"native", LT_CPU_AMX, false},
     {"native", LT_CPU_REF, true},     {"openblas", LT_CPU_AVX512, false},
+    {"device", LT_CPU_REF, false},
 };
 enum { ALL_SUBJECTS = sizeof all_subjects / sizeof all_subjects[0] };
+
+static bool has_bf16(const struct subject *s)
+{
+    return strcmp(s->provider, "device") != 0;
+}
 
 static struct lt_gemm_provider *make_provider(const struct subject *s, int threads)
 {
     static struct lt_cpu_kernels kernels[LT_CPU_NEON + 1];
+    bool device = strcmp(s->provider, "device") == 0; /* alone, when LT_TEST_DEVICE names one */
+    if (device != (device_open() != NULL))
+        return NULL;
+    if (device)
+        return lt_device_gemm_create();
     if (!LT_HAVE_OPENBLAS && strcmp(s->provider, "openblas") == 0)
         return NULL;
     enum lt_cpu_isa isa = s->isa;
@@ -214,8 +227,10 @@ static void test_values(void **state)
                 unsigned variant = (unsigned)(format + layout) + (unsigned)i;
                 check_product(p, &w, LT_GEMM_XWT, shape[0], variant & 1, variant & 2, false);
                 check_product(p, &w, LT_GEMM_XW, shape[0], variant & 2, variant & 1, false);
-                check_product(p, &w, LT_GEMM_XWT, shape[0], false, variant & 1, true);
-                check_product(p, &w, LT_GEMM_XW, shape[0], false, variant & 2, true);
+                if (has_bf16(s)) {
+                    check_product(p, &w, LT_GEMM_XWT, shape[0], false, variant & 1, true);
+                    check_product(p, &w, LT_GEMM_XW, shape[0], false, variant & 2, true);
+                }
                 lt_random_weight_free(&w);
             }
     p->destroy(p);
@@ -295,7 +310,8 @@ static void check_invariance(const struct subject *s, enum lt_weight_format form
         struct lt_gemm_provider *p = make_provider(s, 1);
         run_rows(p, (enum lt_gemm_side)side, &w.w, a, k, all, n, M, bias, bf16);
         p->destroy(p);
-        for (int threads = 1; threads <= 3; threads++) {
+        bool device = strcmp(s->provider, "device") == 0; /* it has no threads */
+        for (int threads = 1; threads <= (device ? 1 : 3); threads++) {
             p = make_provider(s, threads);
             for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
                 for (size_t j = 0; j < sizeof starts / sizeof starts[0]; j++) {
@@ -328,7 +344,7 @@ static void test_invariance(void **state)
         skip();
     p->destroy(p);
     bool slow = strcmp(s->provider, "ref") == 0 || s->isa == LT_CPU_REF; /* fmaf may be a library call */
-    for (int bf16 = 0; bf16 < 2; bf16++) {
+    for (int bf16 = 0; bf16 <= has_bf16(s); bf16++) {
         check_invariance(s, LT_WEIGHT_NF4, LT_LAYOUT_NESTED, slow ? 50 : 330, slow ? 70 : 450, bf16);
         if (slow)
             continue;

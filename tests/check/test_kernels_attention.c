@@ -223,6 +223,7 @@ static const struct shape shapes[] = {
     {.rows = 257, .heads = 2, .kv_heads = 2, .head_dim = 64, .range = 1},
     {.rows = 130, .heads = 3, .kv_heads = 1, .head_dim = 128, .range = 1},
     {.rows = 70, .heads = 1, .kv_heads = 1, .head_dim = 96, .range = 20},
+    {.rows = 75, .heads = 2, .kv_heads = 1, .head_dim = 256, .range = 1},
     {.rows = 200, .heads = 2, .kv_heads = 1, .head_dim = 32, .window = 50, .range = 2},
     {.rows = 200, .heads = 2, .kv_heads = 1, .head_dim = 33, .window = 64, .range = 2},
     {.rows = 150, .heads = 1, .kv_heads = 1, .head_dim = 8, .window = 1, .range = 2},

@@ -15,6 +15,7 @@
 #include "quant/dynamic_map.h"
 #include "quant/int8.h"
 #include "quant/nf4.h"
+#include "tests/support/device_kernels.h"
 #include "tests/support/kernel_check.h"
 
 /* ---- cross entropy ---- */
@@ -212,8 +213,11 @@ static void test_optimizer(void **unused)
         run_adamw(&want);
         for (int i = 0; i < n; i++) {
             struct optimizer got = make_optimizer(&isas[i], sizes[s]);
-            /* at most n / 16 additions in a lane */
+            /* at most n / 16 additions in a lane; of a device this is the square of its f32 norm, whose root may err
+             * by 3 roundings more */
             double bound = want_sum * 0x1p-53 * (16.0 + (double)sizes[s] / 16.0);
+            if ((int)isas[i].isa == LT_CHECK_DEVICE)
+                bound = want_sum * LT_CHECK_ULP * (1.0 + 2.0 * 4.0);
             assert_true(fabs(isas[i].sum_squares(got.g, got.n) - want_sum) <= bound);
             run_adamw(&got);
             lt_check_same("adamw p", isas[i].isa, got.p, want.p, got.n);

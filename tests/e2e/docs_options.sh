@@ -19,7 +19,7 @@ of_help()
 {
     awk '
     function flush() { if (row != "") print row; row = "" }
-    /^  --help, --version$/ { next }
+    /^  --help, --version/ { next }
     /^  --/ { flush(); row = substr($0, 3); next }
     row != "" && /^      / {
         value = ""; also = ""

@@ -62,7 +62,7 @@ struct run {
 
 static void open_run(struct run *r, const char *optim, const char *golden, const char *isa)
 {
-    const struct lt_backend_request request = {.device = "cpu", .threads = 2, .isa = isa};
+    const struct lt_backend_request request = {.device = lt_test_device(), .threads = 2, .isa = isa};
     const struct lt_optimizer_param param = {.elements = ELEMENTS, .decay = true};
     struct lt_optimizer_config config = {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.01};
     float flat[FLAT] = {0};

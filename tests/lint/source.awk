@@ -68,7 +68,7 @@ check == "dependencies" && /^[ ]*#[ ]*include[ ]*"/ {
         if (FILENAME ~ /\.c$/ && (own in tree) && name != own)
             say("its own header, \"" own "\", comes first")
     }
-    if (name == "config.h")
+    if (name == "config.h" || name ~ /^obj\//)
         next
     if (!(name in tree)) {
         say("\"" name "\" is no file of the tree; names are relative to the root")

@@ -51,6 +51,12 @@ void lt_test_skip_missing(const char *relative)
     skip();
 }
 
+const char *lt_test_device(void)
+{
+    const char *device = getenv("LT_TEST_DEVICE");
+    return device && *device ? device : "cpu";
+}
+
 static char temp_dir[512];
 static pid_t temp_dir_owner;
 

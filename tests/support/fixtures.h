@@ -18,6 +18,8 @@ void lt_test_skip_missing(const char *relative);
 
 /* The tests run in an emulator (LT_TEST_RUNNER): slowly, and with its memory in theirs. */
 bool lt_test_emulated(void);
+/* The device that tests of whole models run on: environment LT_TEST_DEVICE, else "cpu". */
+const char *lt_test_device(void);
 
 /* A fresh folder of this process, removed at exit. */
 const char *lt_test_temp_dir(void);

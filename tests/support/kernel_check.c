@@ -10,6 +10,8 @@
 
 #include "core/base/alloc.h"
 #include "core/base/system.h"
+#include "tests/support/device_kernels.h"
+#include "tests/support/device_op.h"
 
 enum { GUARD = 64, SKEW = 4, MAX_BUFFERS = 128 };
 
@@ -23,6 +25,10 @@ static uint64_t state = 1;
 int lt_check_isas(struct lt_cpu_kernels kernels[LT_CPU_NEON + 1])
 {
     int n = 0;
+    if (device_open()) {
+        lt_device_kernels_init(&kernels[0]);
+        return 1;
+    }
     for (int isa = LT_CPU_REF + 1; isa <= LT_CPU_NEON; isa++)
         if (lt_cpu_isa_available((enum lt_cpu_isa)isa))
             lt_cpu_kernels_init(&kernels[n++], (enum lt_cpu_isa)isa);
@@ -90,6 +96,11 @@ void lt_check_sprinkle(float *x, int64_t n, bool non_finite)
             x[i] = special[lt_check_random() % count];
 }
 
+static const char *name_of(enum lt_cpu_isa isa)
+{
+    return (int)isa == LT_CHECK_DEVICE ? "device" : lt_cpu_isa_name(isa);
+}
+
 static bool same_class(float a, float b)
 {
     if (isnan(a) || isnan(b))
@@ -105,7 +116,7 @@ void lt_check_close(const char *what, enum lt_cpu_isa isa, const float *got, con
         bool finite = isfinite(got[i]) && isfinite(want[i]);
         if (!same_class(got[i], want[i]) || (finite && !(error <= bound[i])))
             fail_msg("%s, %s: element %lld of %lld is %.9g, not %.9g; off by %.3g, allowed %.3g", what,
-                     lt_cpu_isa_name(isa), (long long)i, (long long)n, (double)got[i], (double)want[i], error,
+                     name_of(isa), (long long)i, (long long)n, (double)got[i], (double)want[i], error,
                      bound[i]);
     }
 }
@@ -114,7 +125,7 @@ void lt_check_same(const char *what, enum lt_cpu_isa isa, const float *got, cons
 {
     for (int64_t i = 0; i < n; i++)
         if (memcmp(got + i, want + i, sizeof *got) != 0 && !(isnan(got[i]) && isnan(want[i])))
-            fail_msg("%s, %s: element %lld of %lld is %a, not %a", what, lt_cpu_isa_name(isa), (long long)i,
+            fail_msg("%s, %s: element %lld of %lld is %a, not %a", what, name_of(isa), (long long)i,
                      (long long)n, (double)got[i], (double)want[i]);
 }
 
@@ -129,5 +140,5 @@ void lt_check_bench(const char *name, enum lt_cpu_isa isa, void (*run)(void *con
         spent += took + 1e-9;
         best = took < best ? took : best;
     }
-    printf("%-28s %-7s %9.2f %s\n", name, lt_cpu_isa_name(isa), work / best * 1e-9, unit);
+    printf("%-28s %-7s %9.2f %s\n", name, name_of(isa), work / best * 1e-9, unit);
 }

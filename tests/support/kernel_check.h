@@ -11,7 +11,7 @@
 /* Half the distance from 1 to the next float: the relative error of one rounding. */
 #define LT_CHECK_ULP 0x1p-24
 
-/* The rungs to test: every available ISA but ref.  Returns how many. */
+/* The rungs to test: every available ISA but ref, or the device that LT_TEST_DEVICE names.  Returns how many. */
 int lt_check_isas(struct lt_cpu_kernels kernels[LT_CPU_NEON + 1]);
 
 /* n floats on an odd 4-byte boundary with guard bytes on both sides, filled with a signalling pattern;

@@ -48,7 +48,7 @@ void tiny_open(struct tiny_model *t, const struct tiny_options *o)
     memset(t, 0, sizeof *t);
     fixture(path, sizeof path, o->model);
     struct lt_backend_request req = {
-        .device = "cpu", .threads = o->threads ? o->threads : 2, .isa = o->isa, .gemm = o->gemm};
+        .device = lt_test_device(), .threads = o->threads ? o->threads : 2, .isa = o->isa, .gemm = o->gemm};
     if (!req.isa)
         req.isa = getenv("LT_CPU");
     if (!req.gemm)

@@ -103,7 +103,7 @@ void train_run_open(struct train_run *r, const struct train_setup *s)
 {
     struct lt_error err = {0};
     const char *model_dir = train_fixture(s->model);
-    const struct lt_backend_request request = {.device = "cpu",
+    const struct lt_backend_request request = {.device = lt_test_device(),
                                                .threads = s->threads > 0 ? s->threads : 1,
                                                .isa = s->isa ? s->isa : getenv("LT_CPU"),
                                                .gemm = getenv("LT_GEMM")};

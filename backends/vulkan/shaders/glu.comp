@@ -1,0 +1,17 @@
+#version 450
+// y = act(gate) * up
+#extension GL_GOOGLE_include_directive : require
+#define PUSH uint cols, act;
+#include "op.glsl"
+#include "activation.glsl"
+
+layout(std430, set = 0, binding = 1) readonly buffer Gate { float gate[]; };
+layout(std430, set = 0, binding = 2) readonly buffer Up { float up[]; };
+layout(std430, set = 0, binding = 3) writeonly buffer Y { float y[]; };
+
+void main()
+{
+    uint n = live_rows() * pc.cols, stride = gl_NumWorkGroups.x * gl_WorkGroupSize.x;
+    for (uint i = gl_GlobalInvocationID.x; i < n; i += stride)
+        y[AT(3) + i] = act_value(gate[AT(1) + i], pc.act) * up[AT(2) + i];
+}

@@ -1,0 +1,224 @@
+#include "backends/vulkan/vk_gemm.h"
+
+#include "core/base/checked.h"
+
+enum { SPLIT_K = 512, MAX_SPLITS = 16, SKINNY = 64, REDUCE_THREADS = 256 };
+
+/* Flags of gemm.comp. */
+enum { A_T = 1, B_KN = 2, ALIGNED = 4, SPLIT = 8, START = 16, BIAS = 32 };
+
+/* Pushed constants of gemm.comp. */
+struct gemm_push {
+    uint32_t m, n, k, lda, a_col0, ldb, ldc, c_col0, k_chunk, slab;
+    float scale;
+    struct lt_vk_weight_push weight;
+};
+
+struct tile {
+    uint32_t m, n, k, tm, tn;
+};
+
+/* One dispatch's share of a product: stored rows of W from `row` on. */
+struct part {
+    const struct lt_vk_gemm *g;
+    struct lt_vk_ref start;
+    int64_t row, rows;
+    bool kn; /* the stored rows of W run along k */
+};
+
+struct lt_device_weight lt_vk_plain_weight(struct lt_vk_ref data, int64_t rows, int64_t cols)
+{
+    return (struct lt_device_weight){
+        .format = LT_WEIGHT_F32, .view = true, .rows = rows, .cols = cols, .data = data};
+}
+
+/* ---- weights under the limit of a binding ---- */
+
+static int64_t stored_rows(const struct lt_device_weight *w)
+{
+    return w->transposed ? w->cols : w->rows;
+}
+
+static int64_t stored_cols(const struct lt_device_weight *w)
+{
+    return w->transposed ? w->rows : w->cols;
+}
+
+static uint32_t log2_of(int32_t n)
+{
+    uint32_t shift = 0;
+    while (n > 1 << shift)
+        shift++;
+    return shift;
+}
+
+struct lt_vk_weight_push lt_vk_weight_push(const struct lt_device_weight *w, int64_t row)
+{
+    return (struct lt_vk_weight_push){.flat0 = (uint32_t)(row * stored_cols(w)),
+                                      .block_shift = log2_of(w->blocksize),
+                                      .nested_at = w->nested_absmax_at,
+                                      .absmax_at = w->absmax_at,
+                                      .stored_cols = (uint32_t)stored_cols(w)};
+}
+
+struct lt_vk_ref lt_vk_weight_rows(const struct lt_device_weight *w, int64_t row, int64_t rows)
+{
+    return lt_vk_slice(w->data, lt_weight_data_bytes(w->format, row, stored_cols(w)),
+                       lt_weight_data_bytes(w->format, rows, stored_cols(w)));
+}
+
+int64_t lt_vk_weight_rows_at_once(struct lt_vk_recorder *r, const struct lt_device_weight *w)
+{
+    const struct lt_vk_limits *limits = &r->device->info.limits;
+    size_t room = limits->storage_range - limits->offset_align;
+    if (w->data.size <= room)
+        return stored_rows(w);
+    int64_t step = 1; /* parts begin at whole words */
+    while (step < 8 && lt_weight_data_bytes(w->format, 2 * step, stored_cols(w)) % 8 != 0)
+        step *= 2;
+    int64_t rows = (int64_t)(room / lt_weight_data_bytes(w->format, step, stored_cols(w))) * step;
+    if (rows == 0)
+        lt_vk_refuse(
+            r, "a few rows of a weight are larger than the %llu bytes of a buffer that a shader can see",
+            (unsigned long long)limits->storage_range);
+    return rows;
+}
+
+/* ---- products ---- */
+
+static struct tile choose_tile(const struct lt_vk_recorder *r, int64_t m, int64_t n)
+{
+    static const struct tile large = {128, 128, 16, 8, 8}, medium = {64, 64, 16, 4, 4},
+                             flat = {16, 64, 32, 1, 4}, narrow = {64, 16, 32, 4, 1};
+    const uint32_t large_bytes = 4 * 16 * (129 + 129);
+    if (n <= 16)
+        return narrow;
+    if (m <= 16)
+        return flat;
+    return m >= 256 && n >= 256 && r->device->info.limits.shared_bytes >= large_bytes ? large : medium;
+}
+
+/* Skinny products over a long k have too few tiles for a GPU: k is cut into ranges that are added in order.  The
+ * number of ranges never depends on live counts, and without a_transposed not on m, so that a row's bits do not. */
+static int64_t splits_of(int64_t m, int64_t n, int64_t k, bool a_transposed)
+{
+    if (n > SKINNY && !(a_transposed && m <= SKINNY))
+        return 1;
+    return lt_max_i64(1, lt_min_i64(k / SPLIT_K, MAX_SPLITS));
+}
+
+size_t lt_vk_gemm_workspace(int64_t m, int64_t n, int64_t k, bool a_transposed)
+{
+    int64_t splits = splits_of(m, n, k, a_transposed);
+    return splits > 1 ? (size_t)(splits * m * n) * sizeof(float) : 0;
+}
+
+static void reduce(struct lt_vk_recorder *r, const struct part *p, int64_t splits, int64_t slab, int64_t n,
+                   int64_t c_col0)
+{
+    const struct lt_vk_gemm *g = p->g;
+    const struct {
+        uint32_t m, n, ldc, c_col0, slabs, slab, fixed_m;
+        float scale;
+    } push = {(uint32_t)g->m,   (uint32_t)n,    (uint32_t)g->n,  (uint32_t)c_col0,
+              (uint32_t)splits, (uint32_t)slab, g->a_transposed, g->scale};
+    struct lt_vk_dispatch d = {
+        .key = {.shader = LT_VK_SHADER_gemm_reduce,
+                .spec_count = 2,
+                .spec = {REDUCE_THREADS, p->start.buffer != NULL}},
+        .args = {{g->workspace, LT_VK_READ, 0}, {p->start, LT_VK_READ, 0}, {g->c, LT_VK_WRITE, 0}},
+        .push = &push,
+        .push_bytes = sizeof push,
+        .rows = g->a_transposed ? g->k : g->m,
+        .kind = g->kind,
+        .row0 = g->row0,
+        .groups = {(uint32_t)lt_min_i64(lt_div_up(g->m * n, REDUCE_THREADS), LT_VK_MAX_GROUPS)},
+        .work = (double)(splits * g->m * n)};
+    lt_vk_dispatch(r, &d);
+}
+
+static bool is_aligned(const struct part *p, const struct gemm_push *push)
+{
+    return push->ldb % 8 == 0 && push->weight.flat0 % 8 == 0 && (p->kn ? push->n : push->k) % 8 == 0;
+}
+
+static void product(struct lt_vk_recorder *r, const struct part *p)
+{
+    const struct lt_vk_gemm *g = p->g;
+    const struct lt_device_weight *w = g->w;
+    int64_t n = p->kn ? g->n : p->rows, k = p->kn ? p->rows : g->k;
+    int64_t splits = splits_of(g->m, n, k, g->a_transposed), slab = g->m * n;
+    struct tile t = choose_tile(r, g->m, n);
+    int64_t k_chunk = lt_div_up(lt_div_up(k, splits), 32) * 32; /* whole tiles of every size */
+    struct gemm_push push = {.m = (uint32_t)g->m,
+                             .n = (uint32_t)n,
+                             .k = (uint32_t)k,
+                             .lda = (uint32_t)(g->a_transposed ? g->m : g->k),
+                             .a_col0 = p->kn && !g->a_transposed ? (uint32_t)p->row : 0,
+                             .ldb = (uint32_t)stored_cols(w),
+                             .ldc = (uint32_t)g->n,
+                             .c_col0 = p->kn ? 0 : (uint32_t)p->row,
+                             .k_chunk = (uint32_t)k_chunk,
+                             .slab = (uint32_t)slab,
+                             .scale = g->scale,
+                             .weight = lt_vk_weight_push(w, p->row)};
+    bool split = splits > 1, start = p->start.buffer && !split;
+    uint32_t flags = (g->a_transposed ? A_T : 0u) | (p->kn ? B_KN : 0u) |
+                     (is_aligned(p, &push) ? ALIGNED : 0u) | (split ? SPLIT : 0u) | (start ? START : 0u) |
+                     (g->bias.buffer ? BIAS : 0u);
+    size_t a_row = (size_t)push.lda * sizeof(float), c_row = (size_t)g->n * sizeof(float);
+    bool by_rows = !g->a_transposed && !split; /* rows may be cut where a buffer is larger than a binding */
+    struct lt_vk_dispatch d = {
+        .key = {.shader = LT_VK_SHADER_gemm,
+                .spec_count = 9,
+                .spec = {t.m / t.tm * (t.n / t.tn), t.m, t.n, t.k, t.tm, t.tn, (uint32_t)w->format, w->nested,
+                         flags}},
+        .args = {{g->a, LT_VK_READ, by_rows ? a_row : 0},
+                 {lt_vk_weight_rows(w, p->row, p->rows), LT_VK_READ, 0},
+                 {w->meta, LT_VK_READ, 0},
+                 {g->bias, LT_VK_READ, 0},
+                 {start ? p->start : (struct lt_vk_ref){0}, LT_VK_READ, by_rows ? c_row : 0},
+                 {split ? g->workspace : g->c, LT_VK_WRITE, by_rows ? c_row : 0}},
+        .push = &push,
+        .push_bytes = sizeof push,
+        .rows = g->a_transposed ? k : g->m,
+        .kind = g->kind,
+        .row0 = g->row0,
+        .rows_per_group = g->a_transposed ? 0 : t.m,
+        .groups = {(uint32_t)lt_div_up(g->m, t.m), (uint32_t)lt_div_up(n, t.n), (uint32_t)splits},
+        .work = 2.0 * (double)g->m * (double)n * (double)k};
+    if (lt_div_up(g->m, t.m) > LT_VK_MAX_GROUPS) {
+        lt_vk_refuse(r, "a product of %lld rows is too large", (long long)g->m);
+        return;
+    }
+    lt_vk_dispatch(r, &d);
+    if (split)
+        reduce(r, p, splits, slab, n, push.c_col0);
+}
+
+void lt_vk_gemm(struct lt_vk_recorder *r, const struct lt_vk_gemm *g)
+{
+    const struct lt_device_weight *w = g->w;
+    struct part p = {.g = g, .start = g->start, .kn = g->by_rows != w->transposed};
+    int64_t step = lt_vk_weight_rows_at_once(r, w), rows = stored_rows(w);
+    if (g->a_transposed)
+        step = lt_min_i64(
+            step, (int64_t)((r->device->info.limits.storage_range - r->device->info.limits.offset_align) /
+                            ((size_t)g->m * sizeof(float))));
+    for (p.row = 0; step > 0 && p.row < rows; p.row += step) {
+        struct lt_vk_gemm one = *g;
+        p.rows = lt_min_i64(step, rows - p.row);
+        if (p.kn && p.row > 0) { /* ranges of k add up */
+            p.start = g->c;
+            one.bias = (struct lt_vk_ref){0};
+        }
+        if (g->a_transposed) {
+            one.a = lt_vk_slice(g->a, (size_t)(p.row * g->m) * sizeof(float),
+                                (size_t)(p.rows * g->m) * sizeof(float));
+            one.row0 = g->row0 + p.row;
+            one.k = p.rows;
+        }
+        p.g = &one;
+        product(r, &p);
+    }
+}

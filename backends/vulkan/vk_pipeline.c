@@ -1,0 +1,182 @@
+#include "backends/vulkan/vk_pipeline.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/alloc.h"
+#include "core/base/file.h"
+#include "core/base/strbuf.h"
+#include "core/base/system.h"
+
+enum { CACHE_MAX = 256 << 20, CACHE_HEADER = 32 };
+
+/* ---- the cache file ---- */
+
+/* vendor-device-uuid of the driver's header; the driver checks it as well, but a foreign file is not worth a call. */
+static bool header_fits(const struct lt_vk_device *d, const unsigned char *data, size_t size)
+{
+    VkPhysicalDeviceProperties2 p = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
+    uint32_t words[4];
+    if (size < CACHE_HEADER)
+        return false;
+    memcpy(words, data, sizeof words);
+    d->api.GetPhysicalDeviceProperties2(d->physical, &p);
+    return words[0] == CACHE_HEADER && words[1] == VK_PIPELINE_CACHE_HEADER_VERSION_ONE &&
+           words[2] == p.properties.vendorID && words[3] == p.properties.deviceID &&
+           memcmp(data + 16, p.properties.pipelineCacheUUID, VK_UUID_SIZE) == 0;
+}
+
+/* NULL: no folder for it, or it is not wanted. */
+static char *cache_path(const struct lt_vk_device *d)
+{
+    const char *off = getenv("LT_VK_NO_PIPELINE_CACHE"), *xdg = getenv("XDG_CACHE_HOME"),
+               *home = getenv("HOME");
+    VkPhysicalDeviceProperties2 p = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
+    struct lt_strbuf path;
+    if ((off && *off && strcmp(off, "0") != 0) || !((xdg && *xdg) || (home && *home)))
+        return NULL;
+    d->api.GetPhysicalDeviceProperties2(d->physical, &p);
+    lt_strbuf_init(&path);
+    lt_strbuf_printf(&path, "%s%s/lora-train/vulkan-%08x-%08x-%08x", xdg && *xdg ? xdg : home,
+                     xdg && *xdg ? "" : "/.cache", p.properties.vendorID, p.properties.deviceID,
+                     p.properties.driverVersion);
+    return lt_strbuf_take(&path);
+}
+
+static enum lt_status open_cache(struct lt_vk_pipelines *p, struct lt_error *err)
+{
+    struct lt_vk_device *d = p->device;
+    VkPipelineCacheCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO};
+    char *data = NULL;
+    size_t size = 0;
+    p->cache_path = cache_path(d);
+    if (p->cache_path && lt_file_kind(p->cache_path) == LT_FILE_REGULAR &&
+        lt_file_read(p->cache_path, CACHE_MAX, &data, &size, NULL) == LT_OK &&
+        header_fits(d, (const unsigned char *)data, size)) {
+        info.initialDataSize = size;
+        info.pInitialData = data;
+    }
+    VkResult result = d->api.CreatePipelineCache(d->device, &info, NULL, &p->cache);
+    lt_free(data);
+    return lt_vk_check(result, "creating the pipeline cache", err);
+}
+
+/* A cache that cannot be written costs time in the next run, nothing else. */
+static void save_cache(struct lt_vk_pipelines *p)
+{
+    struct lt_vk_device *d = p->device;
+    size_t size = 0;
+    struct lt_error ignored;
+    if (!p->cache_path || p->made == 0 ||
+        d->api.GetPipelineCacheData(d->device, p->cache, &size, NULL) != VK_SUCCESS || size == 0)
+        return;
+    char *folder = lt_strdup(p->cache_path);
+    void *data = lt_alloc(size);
+    if (folder && data && d->api.GetPipelineCacheData(d->device, p->cache, &size, data) == VK_SUCCESS) {
+        *strrchr(folder, '/') = 0;
+        if (lt_dir_create(folder, &ignored) != LT_OK ||
+            lt_file_write_atomic(p->cache_path, data, size, &ignored) != LT_OK)
+            lt_log(LT_LOG_DEBUG, "the Vulkan pipeline cache was not kept: %s", ignored.message);
+    }
+    lt_free(folder);
+    lt_free(data);
+}
+
+/* ---- layout ---- */
+
+enum lt_status lt_vk_pipelines_open(struct lt_vk_pipelines *p, struct lt_vk_device *d, struct lt_error *err)
+{
+    VkDescriptorSetLayoutBinding bindings[LT_VK_BINDINGS];
+    memset(p, 0, sizeof *p);
+    p->device = d;
+    for (uint32_t i = 0; i < LT_VK_BINDINGS; i++)
+        bindings[i] = (VkDescriptorSetLayoutBinding){.binding = i,
+                                                     .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+                                                     .descriptorCount = 1,
+                                                     .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT};
+    const VkDescriptorSetLayoutCreateInfo set = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO,
+                                                 .bindingCount = LT_VK_BINDINGS,
+                                                 .pBindings = bindings};
+    LT_TRY(lt_vk_check(d->api.CreateDescriptorSetLayout(d->device, &set, NULL, &p->set_layout),
+                       "creating the descriptor layout", err));
+    const VkPushConstantRange push = {.stageFlags = VK_SHADER_STAGE_COMPUTE_BIT, .size = LT_VK_PUSH_BYTES};
+    const VkPipelineLayoutCreateInfo layout = {.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
+                                               .setLayoutCount = 1,
+                                               .pSetLayouts = &p->set_layout,
+                                               .pushConstantRangeCount = 1,
+                                               .pPushConstantRanges = &push};
+    LT_TRY(lt_vk_check(d->api.CreatePipelineLayout(d->device, &layout, NULL, &p->layout),
+                       "creating the pipeline layout", err));
+    return open_cache(p, err);
+}
+
+void lt_vk_pipelines_close(struct lt_vk_pipelines *p)
+{
+    struct lt_vk_device *d = p->device;
+    if (!d || !d->device)
+        return;
+    if (p->cache) {
+        save_cache(p);
+        d->api.DestroyPipelineCache(d->device, p->cache, NULL);
+    }
+    for (size_t i = 0; i < p->count; i++)
+        d->api.DestroyPipeline(d->device, p->items[i].handle, NULL);
+    if (p->layout)
+        d->api.DestroyPipelineLayout(d->device, p->layout, NULL);
+    if (p->set_layout)
+        d->api.DestroyDescriptorSetLayout(d->device, p->set_layout, NULL);
+    lt_free(p->items);
+    lt_free(p->cache_path);
+    memset(p, 0, sizeof *p);
+}
+
+/* ---- pipelines ---- */
+
+static enum lt_status create(struct lt_vk_pipelines *p, const struct lt_vk_pipeline_key *key,
+                             VkPipeline *handle, struct lt_error *err)
+{
+    struct lt_vk_device *d = p->device;
+    const struct lt_vk_code *code = lt_vk_shader_code(key->shader);
+    VkSpecializationMapEntry entries[LT_VK_MAX_SPEC];
+    for (uint32_t i = 0; i < key->spec_count; i++)
+        entries[i] = (VkSpecializationMapEntry){.constantID = i, .offset = 4 * i, .size = 4};
+    const VkSpecializationInfo spec = {.mapEntryCount = key->spec_count,
+                                       .pMapEntries = entries,
+                                       .dataSize = 4 * key->spec_count,
+                                       .pData = key->spec};
+    const VkShaderModuleCreateInfo module = {
+        .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = code->bytes, .pCode = code->words};
+    VkComputePipelineCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+        .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                  .stage = VK_SHADER_STAGE_COMPUTE_BIT,
+                  .pName = "main",
+                  .pSpecializationInfo = &spec},
+        .layout = p->layout};
+    VkResult result = d->api.CreateShaderModule(d->device, &module, NULL, &info.stage.module);
+    if (result == VK_SUCCESS) {
+        result = d->api.CreateComputePipelines(d->device, p->cache, 1, &info, NULL, handle);
+        d->api.DestroyShaderModule(d->device, info.stage.module, NULL);
+    }
+    enum lt_status status = lt_vk_check(result, "compiling a shader", err);
+    return status == LT_OK ? LT_OK : lt_fail_prefix(err, status, "shader %s", code->name);
+}
+
+enum lt_status lt_vk_pipeline_get(struct lt_vk_pipelines *p, const struct lt_vk_pipeline_key *key,
+                                  VkPipeline *handle, struct lt_error *err)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        const struct lt_vk_pipeline_key *have = &p->items[i].key;
+        if (have->shader == key->shader && have->spec_count == key->spec_count &&
+            memcmp(have->spec, key->spec, 4 * key->spec_count) == 0) {
+            *handle = p->items[i].handle;
+            return LT_OK;
+        }
+    }
+    if (!lt_reserve((void **)&p->items, &p->cap, p->count, sizeof *p->items))
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory while compiling a shader");
+    LT_TRY(create(p, key, handle, err));
+    p->items[p->count++] = (struct lt_vk_pipeline){.key = *key, .handle = *handle};
+    p->made++;
+    return LT_OK;
+}

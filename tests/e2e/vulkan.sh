@@ -1,0 +1,128 @@
+#!/bin/sh
+# The tests of kernels and goldens on a Vulkan device: once as it is, once under the validation layers, once with small
+# limits and once, on Mesa's software device, with subgroups of 4.  Then the programs themselves.
+# LT_TEST_VULKAN names the device ("vulkan:1"); by default the first one.
+. "$LT_SRCDIR/tests/support/e2e.sh"
+
+device=${LT_TEST_VULKAN:-vulkan}
+list=$(lora-train --list-devices)
+case $list in
+*"
+vulkan:"*) ;;
+*)
+    skip vulkan "$(printf '%s\n' "$list" | sed -n 's/^vulkan  *none: //p')"
+    finish
+    ;;
+esac
+XDG_CACHE_HOME=$tmp/pipelines
+LT_TEST_DEVICE=$device
+export XDG_CACHE_HOME LT_TEST_DEVICE
+
+# program NAME PATH [SETTING...]: a test program with these variables; its last lines when it fails.
+program()
+{
+    name=$1
+    path=$2
+    shift 2
+    if [ ! -x "$LT_BUILD/obj/$path" ]; then
+        skip "$name" "$path is not built"
+    elif env "$@" "$LT_BUILD/obj/$path" >"$tmp/out" 2>&1 && grep -q 'PASSED' "$tmp/out"; then
+        ok "$name"
+    else
+        grep -aE 'ERROR|error' "$tmp/out" | head -n 5 | cut -c 1-600 >"$tmp/err"
+        not_ok "$name" "$path failed"
+    fi
+}
+
+for test in check/test_kernels check/test_kernels_attention check/test_kernels_data check/test_kernels_optimizer \
+    check/test_gemm golden/test_model_golden golden/test_train_golden golden/test_generate_golden \
+    golden/test_optim_golden; do
+    program "${test#*/}" tests/$test
+done
+
+# What a step and the decoding of a text submit, watched by the layers.
+if [ -n "$(find /usr/share/vulkan /etc/vulkan /usr/local/share/vulkan -name 'VkLayer_khronos_validation.json' 2>/dev/null)" ]; then
+    for test in check/test_kernels check/test_kernels_attention check/test_kernels_data check/test_kernels_optimizer \
+        golden/test_model_golden golden/test_generate_golden golden/test_optim_golden; do
+        program "validation ${test#*/}" tests/$test LT_VK_VALIDATION=1
+    done
+else
+    skip validation 'the Khronos validation layer is not installed'
+fi
+
+limits='LT_VK_MAX_RANGE=1048576 LT_VK_MAX_SHARED=16384'
+for test in check/test_kernels_attention check/test_kernels_data golden/test_model_golden golden/test_generate_golden; do
+    # shellcheck disable=SC2086 # two words
+    program "small limits ${test#*/}" tests/$test $limits
+done
+program 'pieces of 16 KiB' tests/golden/test_model_golden LT_VK_MAX_RANGE=16384
+program 'one op a submission' tests/golden/test_generate_golden LT_VK_DEBUG=1
+
+case $list in
+*llvmpipe*)
+    for test in check/test_kernels check/test_kernels_attention golden/test_model_golden; do
+        program "subgroups of 4 ${test#*/}" tests/$test LP_NATIVE_VECTOR_WIDTH=128
+    done
+    ;;
+*) skip 'subgroups of 4' 'it is not the software device' ;;
+esac
+
+# ---- the programs ----
+
+if printf '%s\n' "$list" | grep -q '^vulkan    runs 32 of 32 ops; weights f32 f16 bf16 nf4 fp4 int8$'; then
+    ok 'all ops'
+else
+    not_ok 'all ops' "$list"
+fi
+
+lora-train --device vulkan:99 --model "$golden/llama-tiny" --pretokenized "$batches" --output-dir "$tmp/none" \
+    >"$tmp/out" 2>"$tmp/err"
+case $? in
+1) ok 'no such device' ;;
+*) not_ok 'no such device' 'an exit status that is not 1' ;;
+esac
+: >"$tmp/err"
+
+if LT_VK_NO_LOADER=1 lora-train --list-devices | grep -q '^vulkan  *none: '; then
+    ok 'no loader'
+else
+    not_ok 'no loader' 'LT_VK_NO_LOADER=1 still lists devices'
+fi
+
+# train NAME DEVICE [OPTION...]: 20 steps; the log goes to NAME.log.
+train()
+{
+    name=$1
+    on=$2
+    shift 2
+    lora-train --device "$on" --model "$golden/llama-tiny" --pretokenized "$batches" --output-dir "$tmp/$name" \
+        --max-steps 20 --logging-steps 1 --learning-rate 1e-3 --lora-r 8 --save-strategy no "$@" \
+        >"$tmp/$name.log" 2>"$tmp/err"
+}
+
+# close_losses A B LIMIT: the losses of two runs.
+close_losses()
+{
+    awk -v limit="$3" '
+    { if (match($0, /"loss": *[0-9.e+-]+/)) { v = substr($0, RSTART, RLENGTH); sub(/.*: */, "", v)
+        if (FILENAME == ARGV[1]) a[++n] = v; else b[++m] = v } }
+    END { if (n == 0 || n != m) exit 1
+        for (i = 1; i <= n; i++) { d = a[i] - b[i]; if (d < 0) d = -d; if (d > limit) exit 1 } }' \
+        "$1/train_log.jsonl" "$2/train_log.jsonl"
+}
+
+for method in lora qlora; do
+    options='--lora-dropout 0.1'
+    [ $method = lora ] || options='--load-in-4bit --bnb-4bit-use-double-quant --optim adamw_8bit'
+    # shellcheck disable=SC2086
+    if train "$method-cpu" cpu $options && train "$method-gpu" "$device" $options; then
+        if close_losses "$tmp/$method-cpu" "$tmp/$method-gpu" 1e-4; then
+            ok "$method as on the CPU"
+        else
+            not_ok "$method as on the CPU" 'the losses differ'
+        fi
+    else
+        not_ok "$method as on the CPU" 'a run failed'
+    fi
+done
+finish
