@@ -89,8 +89,7 @@ struct subject {
 static const struct subject all_subjects[] = {
     {"ref", LT_CPU_REF, false},       {"native", LT_CPU_REF, false},        {"native", LT_CPU_AVX2, false},
     {"native", LT_CPU_AVX512, false}, {"native", LT_CPU_AVX512BF16, false}, {"native", LT_CPU_AMX, false},
-    {"native", LT_CPU_REF, true},     {"openblas", LT_CPU_AVX512, false},
-    {"device", LT_CPU_REF, false},
+    {"native", LT_CPU_REF, true},     {"openblas", LT_CPU_AVX512, false},   {"device", LT_CPU_REF, false},
 };
 enum { ALL_SUBJECTS = sizeof all_subjects / sizeof all_subjects[0] };
 
