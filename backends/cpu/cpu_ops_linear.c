@@ -91,6 +91,10 @@ void lt_cpu_op_linear(const struct lt_cpu_call *c)
         lt_cpu_linear_int8(c);
         return;
     }
+    if (lt_cpu_linear_step_possible(c)) {
+        lt_cpu_linear_step(c);
+        return;
+    }
     product(c, LT_GEMM_XWT, c->in_rows[0], c->in[0], c->weight[1], c->out[0], false, c->in[2]);
 }
 
