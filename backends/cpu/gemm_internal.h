@@ -79,6 +79,19 @@ enum lt_status lt_gemm_native_create_with(struct lt_gemm_provider **p, const str
                                           const struct lt_gemm_kernel *f32, const struct lt_gemm_kernel *bf16,
                                           int threads, struct lt_error *err) LT_MUST_USE;
 
+/* args->update as a product of its own. */
+static inline struct lt_gemm_args lt_gemm_update_args(const struct lt_gemm_args *args)
+{
+    return (struct lt_gemm_args){.side = args->side,
+                                 .m = args->m,
+                                 .a = args->update->a,
+                                 .lda = args->update->lda,
+                                 .w = args->update->w,
+                                 .c = args->c,
+                                 .ldc = args->ldc,
+                                 .accumulate = true};
+}
+
 /* op(W) of a product as a matrix [k, n], and how it lies in memory. */
 struct lt_gemm_operand {
     const struct lt_weight *w;
