@@ -79,7 +79,7 @@ bool lt_cpu_isa_available(enum lt_cpu_isa isa)
 #if defined(__x86_64__)
     return x86_has(isa);
 #else
-    return false;
+    return LT_HAVE_NEON && isa == LT_CPU_NEON; /* part of every AArch64 processor */
 #endif
 }
 
@@ -118,5 +118,9 @@ void lt_cpu_kernels_init(struct lt_cpu_kernels *k, enum lt_cpu_isa isa)
     if (isa >= LT_CPU_AVX512 && isa <= LT_CPU_AMX)
         lt_cpu_kernels_avx512(k);
 #endif
+#endif
+#if LT_HAVE_NEON
+    if (isa == LT_CPU_NEON)
+        lt_cpu_kernels_neon(k);
 #endif
 }
