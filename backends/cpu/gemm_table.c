@@ -16,7 +16,7 @@ const struct lt_gemm_kernel *lt_gemm_kernel_for(enum lt_cpu_isa isa)
         return &lt_gemm_kernel_avx2;
 #endif
 #if LT_HAVE_NEON
-    if (isa == LT_CPU_NEON)
+    if (isa == LT_CPU_NEON || isa == LT_CPU_NEONBF16)
         return &lt_gemm_kernel_neon;
 #endif
     (void)isa;
@@ -32,6 +32,10 @@ const struct lt_gemm_kernel *lt_gemm_bf16_kernel_for(enum lt_cpu_isa isa)
 #if LT_HAVE_AVX512BF16
     if (isa == LT_CPU_AVX512BF16)
         return &lt_gemm_kernel_avx512bf16;
+#endif
+#if LT_HAVE_NEONBF16
+    if (isa == LT_CPU_NEONBF16)
+        return &lt_gemm_kernel_neonbf16;
 #endif
     return lt_gemm_kernel_for(isa);
 }

@@ -92,6 +92,7 @@ static const struct subject all_subjects[] = {
     {"native", LT_CPU_REF, false},
 #if defined(__aarch64__)
     {"native", LT_CPU_NEON, false},
+    {"native", LT_CPU_NEONBF16, false},
     {"openblas", LT_CPU_NEON, false},
 #else
     {"native", LT_CPU_AVX2, false},
@@ -112,7 +113,7 @@ static bool has_bf16(const struct subject *s)
 
 static struct lt_gemm_provider *make_provider(const struct subject *s, int threads)
 {
-    static struct lt_cpu_kernels kernels[LT_CPU_NEON + 1];
+    static struct lt_cpu_kernels kernels[LT_CPU_ISA_COUNT];
     bool device = strcmp(s->provider, "device") == 0; /* alone, when LT_TEST_DEVICE names one */
     if (device != (device_open() != NULL))
         return NULL;
@@ -399,7 +400,8 @@ static void test_tn_invariance(void **state)
 /* Does it compute the plain chain?  OpenBLAS does not, nor do units for bf16. */
 static bool has_chain(const struct subject *s, bool bf16)
 {
-    bool unit = s->amx_emulated || s->isa == LT_CPU_AVX512BF16 || s->isa == LT_CPU_AMX;
+    bool unit = s->amx_emulated || s->isa == LT_CPU_AVX512BF16 || s->isa == LT_CPU_AMX ||
+                s->isa == LT_CPU_NEONBF16;
     return strcmp(s->provider, "openblas") != 0 && !(bf16 && unit);
 }
 
