@@ -12,4 +12,5 @@ void lt_cpu_kernels_neon(struct lt_cpu_kernels *k)
     lt_attention_kernels_neon(k);
     lt_optimizer_kernels_neon(k);
     lt_decode_kernels_neon(k);
+    lt_int8_kernels_neon(k);
 }
