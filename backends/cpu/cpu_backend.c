@@ -391,10 +391,10 @@ enum lt_status lt_cpu_backend_create(struct lt_backend **be, int threads, const 
     *be = NULL;
     enum lt_cpu_isa level;
     if (!lt_cpu_isa_detect(&level, isa))
-        return lt_fail(
-            err, LT_ERR_INVALID,
-            "LT_CPU=%s is not an instruction set of this processor: use ref, avx2, avx512, avx512bf16, amx or neon",
-            isa);
+        return lt_fail(err, LT_ERR_INVALID,
+                       "LT_CPU=%s is not an instruction set of this processor: "
+                       "use ref, avx2, avx512, avx512bf16, amx, neon or neonbf16",
+                       isa);
     struct lt_cpu *cpu = lt_alloc_zero(1, sizeof *cpu);
     if (!cpu)
         return lt_fail(err, LT_ERR_NOMEM, "out of memory while creating the CPU backend");

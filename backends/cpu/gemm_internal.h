@@ -68,6 +68,8 @@ extern const struct lt_gemm_kernel lt_gemm_kernel_avx2;
 extern const struct lt_gemm_kernel lt_gemm_kernel_avx512;
 extern const struct lt_gemm_kernel lt_gemm_kernel_avx512bf16;
 extern const struct lt_gemm_kernel lt_gemm_kernel_amx;
+extern const struct lt_gemm_kernel lt_gemm_kernel_neon;
+extern const struct lt_gemm_kernel lt_gemm_kernel_neonbf16;
 
 /* The micro-kernel of an instruction set: the portable one where there is no better. */
 const struct lt_gemm_kernel *lt_gemm_kernel_for(enum lt_cpu_isa isa);

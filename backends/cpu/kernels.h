@@ -18,7 +18,16 @@
 #include "core/base/rng.h"
 #include "core/tensor/weight.h"
 
-enum lt_cpu_isa { LT_CPU_REF, LT_CPU_AVX2, LT_CPU_AVX512, LT_CPU_AVX512BF16, LT_CPU_AMX, LT_CPU_NEON };
+enum lt_cpu_isa {
+    LT_CPU_REF,
+    LT_CPU_AVX2,
+    LT_CPU_AVX512,
+    LT_CPU_AVX512BF16,
+    LT_CPU_AMX,
+    LT_CPU_NEON,
+    LT_CPU_NEONBF16,
+    LT_CPU_ISA_COUNT
+};
 
 /* Attention over one (query head, contiguous rows of one sequence).  Row t of the q block attends to key
  * rows j in [max(kv_begin, kv_end[t] - window), kv_end[t]); window <= 0: no window.  Tiles of keys are
@@ -169,8 +178,8 @@ struct lt_cpu_kernels {
 /* Floats of scratch attention_bwd needs for a sequence of `rows` rows. */
 size_t lt_attention_grad_scratch(int64_t rows, int64_t head_dim, int64_t group);
 
-/* The best ISA of this processor, limited by LT_CPU=ref|avx2|avx512|avx512bf16|amx|neon in the environment (an
- * ISA the processor lacks, or a word not in the list, is false). */
+/* The best ISA of this processor, limited by LT_CPU=ref|avx2|avx512|avx512bf16|amx|neon|neonbf16 in the
+ * environment (an ISA the processor lacks, or a word not in the list, is false). */
 bool lt_cpu_isa_detect(enum lt_cpu_isa *isa, const char *request);
 const char *lt_cpu_isa_name(enum lt_cpu_isa isa);
 bool lt_cpu_isa_available(enum lt_cpu_isa isa);

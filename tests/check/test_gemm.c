@@ -24,6 +24,7 @@
 #include "core/tensor/dtype.h"
 #include "tests/support/device_kernels.h"
 #include "tests/support/device_op.h"
+#include "tests/support/fixtures.h"
 #include "tests/support/gemm_amx_emulation.h"
 #include "tests/support/gemm_bench.h"
 #include "tests/support/random_weight.h"
@@ -87,9 +88,21 @@ struct subject {
 };
 
 static const struct subject all_subjects[] = {
-    {"ref", LT_CPU_REF, false},       {"native", LT_CPU_REF, false},        {"native", LT_CPU_AVX2, false},
-    {"native", LT_CPU_AVX512, false}, {"native", LT_CPU_AVX512BF16, false}, {"native", LT_CPU_AMX, false},
-    {"native", LT_CPU_REF, true},     {"openblas", LT_CPU_AVX512, false},   {"device", LT_CPU_REF, false},
+    {"ref", LT_CPU_REF, false},
+    {"native", LT_CPU_REF, false},
+#if defined(__aarch64__)
+    {"native", LT_CPU_NEON, false},
+    {"native", LT_CPU_NEONBF16, false},
+    {"openblas", LT_CPU_NEON, false},
+#else
+    {"native", LT_CPU_AVX2, false},
+    {"native", LT_CPU_AVX512, false},
+    {"native", LT_CPU_AVX512BF16, false},
+    {"native", LT_CPU_AMX, false},
+    {"native", LT_CPU_REF, true},
+    {"openblas", LT_CPU_AVX512, false},
+#endif
+    {"device", LT_CPU_REF, false},
 };
 enum { ALL_SUBJECTS = sizeof all_subjects / sizeof all_subjects[0] };
 
@@ -100,7 +113,7 @@ static bool has_bf16(const struct subject *s)
 
 static struct lt_gemm_provider *make_provider(const struct subject *s, int threads)
 {
-    static struct lt_cpu_kernels kernels[LT_CPU_NEON + 1];
+    static struct lt_cpu_kernels kernels[LT_CPU_ISA_COUNT];
     bool device = strcmp(s->provider, "device") == 0; /* alone, when LT_TEST_DEVICE names one */
     if (device != (device_open() != NULL))
         return NULL;
@@ -342,7 +355,8 @@ static void test_invariance(void **state)
     if (p == NULL)
         skip();
     p->destroy(p);
-    bool slow = strcmp(s->provider, "ref") == 0 || s->isa == LT_CPU_REF; /* fmaf may be a library call */
+    /* fmaf may be a library call. */
+    bool slow = strcmp(s->provider, "ref") == 0 || s->isa == LT_CPU_REF || lt_test_emulated();
     for (int bf16 = 0; bf16 <= has_bf16(s); bf16++) {
         check_invariance(s, LT_WEIGHT_NF4, LT_LAYOUT_NESTED, slow ? 50 : 330, slow ? 70 : 450, bf16);
         if (slow)
@@ -386,7 +400,8 @@ static void test_tn_invariance(void **state)
 /* Does it compute the plain chain?  OpenBLAS does not, nor do units for bf16. */
 static bool has_chain(const struct subject *s, bool bf16)
 {
-    bool unit = s->amx_emulated || s->isa == LT_CPU_AVX512BF16 || s->isa == LT_CPU_AMX;
+    bool unit = s->amx_emulated || s->isa == LT_CPU_AVX512BF16 || s->isa == LT_CPU_AMX ||
+                s->isa == LT_CPU_NEONBF16;
     return strcmp(s->provider, "openblas") != 0 && !(bf16 && unit);
 }
 

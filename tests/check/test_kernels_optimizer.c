@@ -108,7 +108,7 @@ static void test_same_bits(void **unused)
         const char *name;
         void (*run)(void *context);
     } kernels[] = {{"adamw8", run_adamw8}, {"sgd", run_sgd}, {"lion", run_lion}};
-    struct lt_cpu_kernels ref, isas[LT_CPU_NEON + 1];
+    struct lt_cpu_kernels ref, isas[LT_CPU_ISA_COUNT];
     lt_cpu_kernels_init(&ref, LT_CPU_REF);
     int n = lt_check_isas(isas);
     for (size_t kernel = 0; kernel < sizeof kernels / sizeof *kernels; kernel++)
@@ -131,7 +131,7 @@ static void test_same_bits(void **unused)
 static void test_blocks_apart(void **unused)
 {
     (void)unused;
-    struct lt_cpu_kernels all[LT_CPU_NEON + 2];
+    struct lt_cpu_kernels all[LT_CPU_ISA_COUNT + 1];
     lt_cpu_kernels_init(&all[0], LT_CPU_REF);
     int n = 1 + lt_check_isas(all + 1);
     for (int i = 0; i < n; i++) {
@@ -211,7 +211,7 @@ static void test_formula(void **unused)
 static void test_sign_is_kept(void **unused)
 {
     (void)unused;
-    struct lt_cpu_kernels all[LT_CPU_NEON + 2];
+    struct lt_cpu_kernels all[LT_CPU_ISA_COUNT + 1];
     lt_cpu_kernels_init(&all[0], LT_CPU_REF);
     int n = 1 + lt_check_isas(all + 1);
     for (int i = 0; i < n; i++) {
@@ -238,7 +238,7 @@ static void test_broken_gradients(void **unused)
 {
     (void)unused;
     const float broken[] = {NAN, INFINITY, -INFINITY, 1e30f};
-    struct lt_cpu_kernels all[LT_CPU_NEON + 2];
+    struct lt_cpu_kernels all[LT_CPU_ISA_COUNT + 1];
     lt_cpu_kernels_init(&all[0], LT_CPU_REF);
     int n = 1 + lt_check_isas(all + 1);
     for (int i = 0; i < n; i++) {
@@ -266,7 +266,7 @@ static void test_broken_gradients(void **unused)
 static void test_zero_block(void **unused)
 {
     (void)unused;
-    struct lt_cpu_kernels all[LT_CPU_NEON + 2];
+    struct lt_cpu_kernels all[LT_CPU_ISA_COUNT + 1];
     lt_cpu_kernels_init(&all[0], LT_CPU_REF);
     int n = 1 + lt_check_isas(all + 1);
     for (int i = 0; i < n; i++) {
@@ -327,7 +327,7 @@ static void bench_isa(const struct lt_cpu_kernels *k)
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
-        struct lt_cpu_kernels isas[LT_CPU_NEON + 2];
+        struct lt_cpu_kernels isas[LT_CPU_ISA_COUNT + 1];
         lt_cpu_kernels_init(&isas[0], LT_CPU_REF);
         int n = 1 + lt_check_isas(isas + 1);
         for (int i = 0; i < n; i++)

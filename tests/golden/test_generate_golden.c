@@ -284,8 +284,8 @@ static void test_cache(void **state)
 static void test_variants(void **state)
 {
     (void)state;
-    static const char *const isas[] = {"ref", "avx2", "avx512"}, *const gemms[] = {"ref", "native",
-                                                                                   "openblas"};
+    static const char *const isas[] = {"ref", "avx2", "avx512", "neon"}, *const gemms[] = {"ref", "native",
+                                                                                           "openblas"};
     int ran = 0;
     for (size_t i = 0; i < sizeof isas / sizeof *isas; i++)
         for (size_t k = 0; k < sizeof gemms / sizeof *gemms; k++) {
