@@ -88,19 +88,12 @@ struct subject {
 };
 
 static const struct subject all_subjects[] = {
-    {"ref", LT_CPU_REF, false},
-    {"native", LT_CPU_REF, false},
+    {"ref", LT_CPU_REF, false},     {"native", LT_CPU_REF, false},
 #if defined(__aarch64__)
-    {"native", LT_CPU_NEON, false},
-    {"native", LT_CPU_NEONBF16, false},
-    {"openblas", LT_CPU_NEON, false},
+    {"native", LT_CPU_NEON, false}, {"native", LT_CPU_NEONBF16, false}, {"openblas", LT_CPU_NEON, false},
 #else
-    {"native", LT_CPU_AVX2, false},
-    {"native", LT_CPU_AVX512, false},
-    {"native", LT_CPU_AVX512BF16, false},
-    {"native", LT_CPU_AMX, false},
-    {"native", LT_CPU_REF, true},
-    {"openblas", LT_CPU_AVX512, false},
+    {"native", LT_CPU_AVX2, false}, {"native", LT_CPU_AVX512, false}, {"native", LT_CPU_AVX512BF16, false},
+    {"native", LT_CPU_AMX, false},  {"native", LT_CPU_REF, true},     {"openblas", LT_CPU_AVX512, false},
 #endif
     {"device", LT_CPU_REF, false},
 };
