@@ -502,63 +502,6 @@ static void test_same_bits_tn(void **state)
     }
 }
 
-/* ---- updates ----------------------------------------------------------------------------------------- */
-
-/* A product with an update has the bits of the product and another one that adds to it. */
-static void check_update(struct lt_gemm_provider *p, enum lt_gemm_side side, bool bf16, int64_t rank)
-{
-    enum { M = 130, ROWS = 330, COLS = 705 };
-    const bool forward = side == LT_GEMM_XWT;
-    const int64_t k = forward ? COLS : ROWS, n = forward ? ROWS : COLS;
-    struct lt_random_weight w = lt_random_weight_make(LT_WEIGHT_NF4, LT_LAYOUT_NESTED, ROWS, COLS);
-    struct lt_random_weight w2 =
-        lt_random_weight_make(LT_WEIGHT_F32, LT_LAYOUT_PLAIN, forward ? ROWS : rank, forward ? rank : COLS);
-    float *a = lt_random_uniforms(M * k), *a2 = lt_random_uniforms(M * rank), *bias = lt_random_uniforms(n);
-    float *want = lt_random_uniforms(M * n), *got = lt_random_uniforms(M * n);
-    memcpy(got, want, sizeof(float) * (size_t)(M * n));
-    const struct lt_gemm_update update = {.a = a2, .lda = rank, .w = &w2.w};
-    struct lt_gemm_args args = {.side = side,
-                                .m = M,
-                                .a = a,
-                                .lda = k,
-                                .w = &w.w,
-                                .c = want,
-                                .ldc = n,
-                                .accumulate = !bf16,
-                                .bf16 = bf16,
-                                .bias = bias};
-    p->run(p, &args);
-    p->run(
-        p,
-        &(struct lt_gemm_args){
-            .side = side, .m = M, .a = a2, .lda = rank, .w = &w2.w, .c = want, .ldc = n, .accumulate = true});
-    args.c = got;
-    args.update = &update;
-    p->run(p, &args);
-    assert_memory_equal(got, want, sizeof(float) * (size_t)(M * n));
-    lt_random_weight_free(&w);
-    lt_random_weight_free(&w2);
-    free(a);
-    free(a2);
-    free(bias);
-    free(want);
-    free(got);
-}
-
-static void test_update(void **state)
-{
-    static const int64_t ranks[] = {1, 4, 16, 64, 65};
-    struct lt_gemm_provider *p = make_provider(*state, 2);
-    if (p == NULL)
-        skip();
-    for (size_t i = 0; i < sizeof ranks / sizeof ranks[0]; i++)
-        for (int bf16 = 0; bf16 < 2; bf16++) {
-            check_update(p, LT_GEMM_XWT, bf16, ranks[i]);
-            check_update(p, LT_GEMM_XW, bf16, ranks[i]);
-        }
-    p->destroy(p);
-}
-
 /* ---- values that are no numbers ---------------------------------------------------------------------- */
 
 /* A NaN or infinity reaches exactly the elements it has a part in, a zero on the other side
@@ -633,9 +576,11 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         CMUnitTestFunction function;
-    } per_subject[] = {{"values", test_values},         {"tn values", test_tn_values},
-                       {"invariance", test_invariance}, {"tn invariance", test_tn_invariance},
-                       {"update", test_update},         {"nan", test_nan}};
+    } per_subject[] = {{"values", test_values},
+                       {"tn values", test_tn_values},
+                       {"invariance", test_invariance},
+                       {"tn invariance", test_tn_invariance},
+                       {"nan", test_nan}};
     enum { PER_SUBJECT = sizeof per_subject / sizeof per_subject[0] };
     static char names[ALL_SUBJECTS * PER_SUBJECT][96];
     struct CMUnitTest tests[ALL_SUBJECTS * PER_SUBJECT + 3] = {
