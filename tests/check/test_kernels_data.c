@@ -327,7 +327,7 @@ static void test_isa(void **unused)
     assert_false(lt_cpu_isa_detect(&isa, ""));
     assert_true(lt_cpu_isa_detect(&isa, "ref"));
     assert_int_equal(isa, LT_CPU_REF);
-    /* Every rung leaves a whole table. */
+    /* Every rung leaves a whole table; products of one row are for some formats only. */
     for (int i = 0; i < LT_CPU_ISA_COUNT; i++) {
         if (!lt_cpu_isa_available((enum lt_cpu_isa)i))
             continue;
@@ -339,7 +339,10 @@ static void test_isa(void **unused)
         for (size_t at = 0; at < sizeof bytes; at += sizeof(void *)) {
             void *entry;
             memcpy(&entry, bytes + at, sizeof entry);
-            assert_non_null(entry);
+            const size_t place = offsetof(struct lt_cpu_kernels, rmsnorm_fwd) + at;
+            bool optional = place >= offsetof(struct lt_cpu_kernels, gemv) &&
+                            place < offsetof(struct lt_cpu_kernels, gemv_quantize);
+            assert_true(entry != NULL || optional);
         }
     }
 }
