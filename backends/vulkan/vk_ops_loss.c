@@ -21,11 +21,8 @@ static struct lt_vk_ref rows_of(const struct chunk *k, struct lt_vk_ref whole, i
 static struct lt_vk_gemm product(const struct chunk *k)
 {
     const struct lt_vk_call *c = k->call;
-    return (struct lt_vk_gemm){.m = k->rows,
-                               .scale = 1,
-                               .kind = c->in_kind[0],
-                               .row0 = k->begin,
-                               .workspace = c->workspace};
+    return (struct lt_vk_gemm){
+        .m = k->rows, .scale = 1, .kind = c->in_kind[0], .row0 = k->begin, .workspace = c->workspace};
 }
 
 static void make_logits(const struct chunk *k)
@@ -48,19 +45,20 @@ static void make_losses(const struct chunk *k, bool gradient)
         float softcap;
     } push = {(uint32_t)k->vocab, c->node->attr.softcap};
     lt_vk_dispatch(
-        c->rec, &(struct lt_vk_dispatch){
-                    .key = {.shader = LT_VK_SHADER_cross_entropy, .spec_count = 2, .spec = {THREADS, gradient}},
-                    .args = {{k->logits, LT_VK_READ_WRITE, (size_t)k->vocab * sizeof(float)},
-                             {rows_of(k, c->in[2], 1), LT_VK_READ, sizeof(int32_t)},
-                             {rows_of(k, c->out[0], 1), LT_VK_WRITE, sizeof(float)},
-                             {rows_of(k, c->out[1], 1), LT_VK_WRITE, sizeof(int32_t)}},
-                    .push = &push,
-                    .push_bytes = sizeof push,
-                    .rows = k->rows,
-                    .kind = c->in_kind[0],
-                    .row0 = k->begin,
-                    .rows_per_group = 1,
-                    .work = 60.0 * (double)k->rows * (double)k->vocab});
+        c->rec,
+        &(struct lt_vk_dispatch){
+            .key = {.shader = LT_VK_SHADER_cross_entropy, .spec_count = 2, .spec = {THREADS, gradient}},
+            .args = {{k->logits, LT_VK_READ_WRITE, (size_t)k->vocab * sizeof(float)},
+                     {rows_of(k, c->in[2], 1), LT_VK_READ, sizeof(int32_t)},
+                     {rows_of(k, c->out[0], 1), LT_VK_WRITE, sizeof(float)},
+                     {rows_of(k, c->out[1], 1), LT_VK_WRITE, sizeof(int32_t)}},
+            .push = &push,
+            .push_bytes = sizeof push,
+            .rows = k->rows,
+            .kind = c->in_kind[0],
+            .row0 = k->begin,
+            .rows_per_group = 1,
+            .work = 60.0 * (double)k->rows * (double)k->vocab});
 }
 
 /* dh = dlogits W */
