@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "tests/support/fixtures.h"
 #include "tests/support/tiny_model.h"
 
 /* From the README of the goldens: the libraries themselves differ by 9e-6, 1e-6 and 4e-6 from float64. */
