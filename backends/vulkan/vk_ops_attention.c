@@ -89,8 +89,9 @@ static double product_work(const struct lt_vk_call *c, int64_t rows, int64_t key
 void lt_vk_op_attention(const struct lt_vk_call *c)
 {
     const struct push p = push_of(c);
-    struct lt_vk_dispatch d =
-        dispatch(c, LT_VK_SHADER_attention, shape_for_rows(c, c->in_rows[0]), &p, c->in_rows[0], p.heads);
+    int64_t rows = c->in_rows[0];
+    struct lt_vk_dispatch d = dispatch(c, LT_VK_SHADER_attention, shape_for_rows(c, rows), &p, rows, p.heads,
+                                       2.0 * product_work(c, rows, c->in_rows[1]));
     const struct lt_vk_arg args[] = {lt_vk_in_rows(c, 0),
                                      lt_vk_whole(c->in[1], LT_VK_READ),
                                      lt_vk_whole(c->in[2], LT_VK_READ),
@@ -112,8 +113,9 @@ size_t lt_vk_attention_bwd_workspace(int64_t tokens, int64_t heads)
 
 static void pass_for_rows(const struct lt_vk_call *c, const struct push *p, struct lt_vk_ref delta)
 {
-    struct lt_vk_dispatch d =
-        dispatch(c, LT_VK_SHADER_attention_dq, shape_for_rows(c, c->in_rows[0]), p, c->in_rows[0], p->heads);
+    int64_t rows = c->in_rows[0];
+    struct lt_vk_dispatch d = dispatch(c, LT_VK_SHADER_attention_dq, shape_for_rows(c, rows), p, rows,
+                                       p->heads, 3.0 * product_work(c, rows, rows));
     const struct lt_vk_arg args[] = {lt_vk_in_rows(c, 0),
                                      lt_vk_in_rows(c, 1),
                                      lt_vk_whole(c->in[2], LT_VK_READ),
