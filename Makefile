@@ -129,6 +129,8 @@ TESTS ?= $(test_sources)
 selected_programs = $(call test_programs,$(filter %.c,$(TESTS)))
 selected_scripts = $(addprefix $(srcdir)/,$(if $(filter command environment,$(origin TESTS)), \
 	$(filter %.sh,$(TESTS)),$(test_scripts)))
+# Programs of another machine need an emulator (configure looks for one).
+export LT_TEST_RUNNER ?= $(RUNNER)
 test_env = LT_SRCDIR='$(abs_srcdir)' LT_BUILD='$(here)' PATH="$(here):$$PATH"
 run_tests = $(test_env) sh $(srcdir)/tests/run $(selected_programs) --scripts $(selected_scripts)
 

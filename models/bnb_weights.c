@@ -5,6 +5,7 @@
 #include "core/base/checked.h"
 #include "core/base/file.h"
 #include "core/base/strbuf.h"
+#include "quant/int8.h"
 #include "quant/nf4.h"
 
 enum { MAX_NAME = 512 };
@@ -24,8 +25,8 @@ static enum lt_status need_part(struct lt_checkpoint_tensor *out, const struct l
                                 struct lt_error *err)
 {
     if (!find_part(out, ck, name, suffix))
-        return lt_fail(err, LT_ERR_FORMAT, "tensor %s%s is missing: the 4-bit checkpoint is incomplete", name,
-                       suffix);
+        return lt_fail(err, LT_ERR_FORMAT, "tensor %s%s is missing: the quantized checkpoint is incomplete",
+                       name, suffix);
     const char *file = lt_path_basename(out->file->map.path);
     if (dtype != LT_DTYPE_COUNT && out->tensor->dtype != dtype)
         return lt_fail(err, LT_ERR_FORMAT, "%s: tensor %s%s is stored as %s, but the quant_state needs %s",
@@ -52,6 +53,48 @@ static enum lt_status find_parts(struct lt_bnb_weight *b, const struct lt_checkp
     return need_part(&b->nested_map, ck, name, ".nested_quant_map", LT_F32, 256 * sizeof(float), err);
 }
 
+/* "P.weight" with the last word replaced; false when the name has another form. */
+static bool sibling_name(char full[MAX_NAME], const char *name, const char *last)
+{
+    const char *dot = strrchr(name, '.');
+    if (!dot || strcmp(dot, ".weight") != 0)
+        return false;
+    int n = lt_snprintf(full, MAX_NAME, "%.*s%s", (int)(dot - name), name, last);
+    return n > 0 && n < MAX_NAME;
+}
+
+/* LLM.int8(): I8 codes with a scale a row beside them. */
+static enum lt_status find_int8(struct lt_bnb_weight *out, const struct lt_checkpoint *ck, const char *name,
+                                int64_t rows, int64_t cols, bool *found, struct lt_error *err)
+{
+    char scales[MAX_NAME], format[MAX_NAME];
+    struct lt_checkpoint_tensor layout;
+    *found = lt_checkpoint_find(ck, name, &out->codes) && out->codes.tensor->dtype == LT_I8 &&
+             sibling_name(scales, name, ".SCB") && sibling_name(format, name, ".weight_format") &&
+             lt_checkpoint_find(ck, scales, &out->absmax);
+    if (!*found)
+        return LT_OK;
+    const char *file = lt_path_basename(out->codes.file->map.path);
+    const struct lt_st_tensor *t = out->codes.tensor;
+    if (t->ndim != 2 || t->shape[0] != rows || t->shape[1] != cols)
+        return lt_fail(err, LT_ERR_FORMAT, "%s: tensor %s is not the [%lld, %lld] that config.json makes it",
+                       file, name, (long long)rows, (long long)cols);
+    if (cols > LT_INT8_MAX_COLS)
+        return lt_fail(err, LT_ERR_UNSUPPORTED, "%s: tensor %s has more than %d columns", file, name,
+                       LT_INT8_MAX_COLS);
+    LT_TRY(need_part(&out->absmax, ck, scales, "", LT_F32, (uint64_t)rows * sizeof(float), err));
+    if (lt_checkpoint_find(ck, format, &layout) &&
+        (layout.tensor->bytes != 1 ||
+         *(const unsigned char *)lt_safetensors_data(layout.file, layout.tensor) != 0))
+        return lt_fail(
+            err, LT_ERR_UNSUPPORTED,
+            "%s: tensor %s: the codes of %s are not stored row by row; save the model again with a "
+            "recent bitsandbytes",
+            file, format, name);
+    out->state = (struct lt_bnb_state){.quant_type = LT_WEIGHT_INT8, .dtype = LT_F16, .shape = {rows, cols}};
+    return LT_OK;
+}
+
 enum lt_status lt_bnb_weight_find(struct lt_bnb_weight *out, const struct lt_checkpoint *ck, const char *name,
                                   int64_t rows, int64_t cols, bool *found, struct lt_error *err)
 {
@@ -63,7 +106,7 @@ enum lt_status lt_bnb_weight_find(struct lt_bnb_weight *out, const struct lt_che
     if (!*found)
         *found = find_part(&state, ck, name, lt_bnb_state_suffix(type = LT_WEIGHT_FP4));
     if (!*found)
-        return LT_OK;
+        return find_int8(out, ck, name, rows, cols, found, err);
     lt_snprintf(where, sizeof where, "%s: tensor %s", lt_path_basename(state.file->map.path),
                 state.tensor->name);
     LT_TRY(lt_bnb_state_parse(&out->state, lt_safetensors_data(state.file, state.tensor), state.tensor->bytes,

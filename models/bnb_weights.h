@@ -1,4 +1,5 @@
-/* Weights that a checkpoint already holds in bitsandbytes' 4-bit form (layout: quant/bnb_checkpoint.h). */
+/* Weights that a checkpoint already holds in bitsandbytes' 4-bit form (layout: quant/bnb_checkpoint.h), or in the one of
+ * LLM.int8(): P.weight I8 [out, in], P.SCB F32 [out], P.weight_format U8 scalar (0: row by row; older files lack it). */
 #ifndef LT_MODELS_BNB_WEIGHTS_H
 #define LT_MODELS_BNB_WEIGHTS_H
 
@@ -12,7 +13,7 @@ struct lt_bnb_weight {
     struct lt_checkpoint_tensor codes, absmax, map, nested_absmax, nested_map;
 };
 
-/* Looks for the state of tensor `name` ("P.weight").  *found false: not quantized so.  Otherwise the logical shape
+/* Looks for the state, or the row scales, of tensor `name` ("P.weight").  *found false: not quantized so.  Otherwise the logical shape
  * must be [rows, cols], and all parts must be there with the dtypes and sizes that follow from the state; else
  * LT_ERR_FORMAT naming the part. */
 enum lt_status lt_bnb_weight_find(struct lt_bnb_weight *out, const struct lt_checkpoint *ck, const char *name,

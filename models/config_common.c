@@ -346,13 +346,11 @@ enum lt_status lt_config_check_quantization(const struct lt_config *cfg, struct 
         return lt_fail(
             err, LT_ERR_UNSUPPORTED,
             "%s: the checkpoint is quantized with \"%s\"; give the unquantized checkpoint (it can be "
-            "quantized to NF4 while loading) or a bitsandbytes 4-bit one",
+            "quantized to NF4 while loading) or a bitsandbytes one",
             cfg->where, lt_json_excerpt(&shown, method));
-    if (eight || !four)
-        return lt_fail(
-            err, LT_ERR_UNSUPPORTED,
-            "%s: the checkpoint is quantized by bitsandbytes to 8 bits; give the unquantized checkpoint (it "
-            "can be quantized to NF4 while loading) or a 4-bit one",
-            cfg->where);
+    if (eight == four)
+        return lt_fail(err, LT_ERR_FORMAT,
+                       "%s: quantization_config of bitsandbytes must say either load_in_4bit or load_in_8bit",
+                       cfg->where);
     return LT_OK;
 }

@@ -46,7 +46,7 @@ enum lt_status lt_config_activation(const struct lt_config *cfg, const char *key
 enum lt_status lt_config_check_keys(const struct lt_config *cfg, const char *const *known,
                                     struct lt_error *err) LT_MUST_USE;
 
-/* quantization_config: absent or bitsandbytes 4-bit; anything else is LT_ERR_UNSUPPORTED with what to do. */
+/* quantization_config: absent or bitsandbytes 4-bit or 8-bit; anything else is LT_ERR_UNSUPPORTED with what to do. */
 enum lt_status lt_config_check_quantization(const struct lt_config *cfg, struct lt_error *err) LT_MUST_USE;
 
 /* A token id or a list of them under key: those in [0, vocab), at most max.  *present: the key has a value. */

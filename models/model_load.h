@@ -8,7 +8,7 @@
 #include "core/graph/model.h"
 #include "core/io/checkpoint.h"
 
-enum lt_load_quant { LT_LOAD_AS_STORED, LT_LOAD_NF4, LT_LOAD_FP4, LT_LOAD_F32 };
+enum lt_load_quant { LT_LOAD_AS_STORED, LT_LOAD_NF4, LT_LOAD_FP4, LT_LOAD_INT8, LT_LOAD_F32 };
 
 /* Where frozen matrices that are used as they are stored lie. */
 enum lt_residency {
@@ -18,13 +18,14 @@ enum lt_residency {
 };
 
 struct lt_load_options {
-    /* AS_STORED keeps f32/f16/bf16 and bitsandbytes 4-bit weights as they are in the file (f64 becomes f32).
-     * NF4 and FP4 are for linear layers other than the head, and only when the checkpoint is not quantized
+    /* AS_STORED keeps f32/f16/bf16 and bitsandbytes 4-bit and 8-bit weights as they are in the file (f64 becomes f32).
+     * NF4, FP4 and INT8 are for linear layers other than the head, and only when the checkpoint is not quantized
      * already: such a one stays as it is.  F32 converts or dequantizes all matrices. */
     enum lt_load_quant quant;
     bool double_quant; /* for NF4 and FP4 */
     enum lt_residency residency;
-    int threads; /* for quantizing and converting; below 1: one */
+    float int8_threshold; /* for INT8: of the model's outliers; an int8 checkpoint has its own */
+    int threads;          /* for quantizing and converting; below 1: one */
 };
 
 /* Configuration and tensor list only: shapes are checked against the checkpoint, nothing is read.

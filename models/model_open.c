@@ -120,8 +120,8 @@ static enum lt_status check_dtype(const struct lt_checkpoint_tensor *ct, struct 
     default:
         return lt_fail(
             err, LT_ERR_UNSUPPORTED,
-            "%s: tensor %s is stored as %s without a bitsandbytes 4-bit state; give a checkpoint in F32, "
-            "F16 or BF16, or a bitsandbytes 4-bit one",
+            "%s: tensor %s is stored as %s without the scales of bitsandbytes; give a checkpoint in F32, F16 or "
+            "BF16, or a bitsandbytes one",
             lt_path_basename(ct->file->map.path), ct->tensor->name, lt_dtype_name(ct->tensor->dtype));
     }
 }
@@ -204,17 +204,16 @@ enum lt_status lt_tensor_list_add(struct lt_tensor_list *list, const char *name,
     return t->name && t->module ? LT_OK : no_memory(err);
 }
 
-/* "P.weight.absmax" and its like belong to "P.weight". */
+/* "P.weight.absmax" and its like, "P.SCB" and "P.weight_format" belong to "P.weight". */
 static bool belongs_to_used(const struct lt_tensor_list *list, const char *name)
 {
-    static const char mark[] = ".weight.";
-    const char *at = strstr(name, mark);
+    const char *at = strstr(name, ".weight."), *dot = strrchr(name, '.');
     char owner[512];
-    size_t n = at ? (size_t)(at - name) + sizeof mark - 2 : sizeof owner;
-    if (n >= sizeof owner)
+    if (!at && dot && (strcmp(dot, ".SCB") == 0 || strcmp(dot, ".weight_format") == 0))
+        at = dot;
+    int n = at ? lt_snprintf(owner, sizeof owner, "%.*s.weight", (int)(at - name), name) : -1;
+    if (n < 0 || (size_t)n >= sizeof owner)
         return false;
-    memcpy(owner, name, n);
-    owner[n] = '\0';
     size_t number = find_tensor(list->ck, owner);
     return number != SIZE_MAX && list->used[number];
 }
@@ -298,6 +297,19 @@ static enum lt_status read_ids(struct lt_model_store *store, const struct lt_che
 
 /* ---- interface ---- */
 
+/* What a checkpoint of LLM.int8() says of its products. */
+static enum lt_status read_int8(struct lt_model *m, const struct lt_config *cfg, struct lt_error *err)
+{
+    const json_t *q = json_object_get(cfg->json, "quantization_config");
+    double threshold = 6;
+    LT_TRY(lt_json_get_bool(q, "load_in_8bit", &m->int8, cfg->where, err));
+    LT_TRY(lt_json_get_double(q, "llm_int8_threshold", &threshold, cfg->where, err));
+    if (!(threshold >= 0 && threshold <= 1e30))
+        return lt_fail(err, LT_ERR_INVALID, "%s: llm_int8_threshold must be 0 or more", cfg->where);
+    m->int8_threshold = (float)threshold;
+    return LT_OK;
+}
+
 static enum lt_status open_model(struct lt_model_store *store, const struct lt_checkpoint *ck,
                                  const json_t *config, struct lt_error *err)
 {
@@ -305,6 +317,7 @@ static enum lt_status open_model(struct lt_model_store *store, const struct lt_c
     struct lt_model *m = &store->model;
     LT_TRY(choose_arch(&store->kind, &cfg, err));
     LT_TRY(lt_config_check_quantization(&cfg, err));
+    LT_TRY(read_int8(m, &cfg, err));
     m->arch = &store->kind->graph;
     LT_TRY(store->kind->configure(m, &cfg, err));
     LT_TRY(read_ids(store, ck, &cfg, err));

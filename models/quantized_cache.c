@@ -67,6 +67,8 @@ static enum lt_status feed_files(struct key *k, const char *dir, struct lt_error
 
 static const char *quant_name(const struct lt_load_options *load)
 {
+    if (load->quant == LT_LOAD_INT8)
+        return "int8";
     return load->quant == LT_LOAD_FP4 ? "fp4" : "nf4";
 }
 
@@ -79,6 +81,7 @@ static enum lt_status put_name(struct lt_strbuf *sb, const char *source, const s
     feed_text(&k, source);
     feed_text(&k, quant_name(load));
     feed_i64(&k, load->double_quant);
+    feed(&k, &load->int8_threshold, sizeof load->int8_threshold);
     LT_TRY(feed_files(&k, source, err));
     lt_strbuf_printf(sb, "/%s-%s%s-%016llx%016llx", lt_path_basename(source), quant_name(load),
                      load->double_quant ? "-double" : "", (unsigned long long)k.a, (unsigned long long)k.b);

@@ -63,7 +63,10 @@ static uint64_t output_bytes(const struct conversion *c, const struct lt_model_t
         return 0;
     if (!is_quantized(t))
         return ct.tensor->bytes;
-    uint64_t n = (uint64_t)(t->rows * t->cols), blocks = (n + LT_NF4_BLOCKSIZE - 1) / LT_NF4_BLOCKSIZE;
+    uint64_t n = (uint64_t)(t->rows * t->cols);
+    if (c->opt->load.quant == LT_LOAD_INT8)
+        return n + (uint64_t)t->rows * sizeof(float) + 1;
+    uint64_t blocks = (n + LT_NF4_BLOCKSIZE - 1) / LT_NF4_BLOCKSIZE;
     return (n + 1) / 2 + blocks * sizeof(float) + (16 + 256) * sizeof(float) + MAX_STATE_BYTES;
 }
 
@@ -182,6 +185,23 @@ static enum lt_status put_4bit(const struct target *t, const struct lt_weight *w
     return status;
 }
 
+static enum lt_status put_int8(const struct target *t, const struct lt_weight *w, struct lt_error *err)
+{
+    static const unsigned char row_by_row = 0;
+    char module[MAX_NAME];
+    const int64_t shape[2] = {w->rows, w->cols};
+    const char *dot = strrchr(t->name, '.');
+    int n = lt_snprintf(module, sizeof module, "%.*s", (int)(dot - t->name), t->name);
+    if (n < 0 || (size_t)n >= sizeof module)
+        return lt_fail(err, LT_ERR_UNSUPPORTED, "%s: a tensor's name is longer than %d bytes", t->c->ck.dir,
+                       MAX_NAME);
+    struct target beside = *t;
+    beside.name = module;
+    LT_TRY(put(t, "", LT_I8, shape, 2, w->data, err));
+    LT_TRY(put(&beside, ".SCB", LT_F32, &shape[0], 1, w->absmax, err));
+    return put(&beside, ".weight_format", LT_U8, NULL, 0, &row_by_row, err);
+}
+
 static enum lt_status add_tensor(struct conversion *c, struct lt_st_writer *w, const char *file, int number,
                                  struct lt_error *err)
 {
@@ -199,7 +219,8 @@ static enum lt_status add_tensor(struct conversion *c, struct lt_st_writer *w, c
     }
     LT_TRY(lt_model_load_one(c->model, &c->ck, &c->opt->load, number, err));
     const struct target target = {.c = c, .w = w, .file = file, .name = t->name};
-    return put_4bit(&target, &t->weight, ct.tensor->dtype, err);
+    return t->weight.format == LT_WEIGHT_INT8 ? put_int8(&target, &t->weight, err)
+                                              : put_4bit(&target, &t->weight, ct.tensor->dtype, err);
 }
 
 /* ---- one file ---- */
@@ -306,14 +327,16 @@ static const char *compute_dtype(const json_t *config)
 static enum lt_status write_config(const struct conversion *c, struct lt_error *err)
 {
     const struct lt_load_options *load = &c->opt->load;
+    const int eight = load->quant == LT_LOAD_INT8, four = !eight;
+    const char *type = load->quant == LT_LOAD_NF4 ? "nf4" : "fp4"; /* the default where it says nothing */
     json_t *config = json_copy(c->ck.config);
-    json_t *q =
-        json_pack("{s:b, s:b, s:b, s:b, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:f, s:n}", "_load_in_4bit", 1,
-                  "_load_in_8bit", 0, "load_in_4bit", 1, "load_in_8bit", 0, "quant_method", "bitsandbytes",
-                  "bnb_4bit_compute_dtype", compute_dtype(c->ck.config), "bnb_4bit_quant_storage", "uint8",
-                  "bnb_4bit_quant_type", load->quant == LT_LOAD_FP4 ? "fp4" : "nf4",
-                  "bnb_4bit_use_double_quant", (int)load->double_quant, "llm_int8_enable_fp32_cpu_offload", 0,
-                  "llm_int8_has_fp16_weight", 0, "llm_int8_threshold", 6.0, "llm_int8_skip_modules");
+    json_t *q = json_pack(
+        "{s:b, s:b, s:b, s:b, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:f, s:n}", "_load_in_4bit", four,
+        "_load_in_8bit", eight, "load_in_4bit", four, "load_in_8bit", eight, "quant_method", "bitsandbytes",
+        "bnb_4bit_compute_dtype", compute_dtype(c->ck.config), "bnb_4bit_quant_storage", "uint8",
+        "bnb_4bit_quant_type", type, "bnb_4bit_use_double_quant", (int)load->double_quant,
+        "llm_int8_enable_fp32_cpu_offload", 0, "llm_int8_has_fp16_weight", 0, "llm_int8_threshold",
+        eight ? (double)load->int8_threshold : 6.0, "llm_int8_skip_modules");
     enum lt_status status = config && json_object_set_new(config, "quantization_config", q) == 0
                                 ? save_json(c, config, "config.json", err)
                                 : no_memory(c, err);
@@ -383,7 +406,7 @@ enum lt_status lt_quantize_checkpoint(const char *from, const char *to, const st
                                       struct lt_error *err)
 {
     struct conversion c = {.opt = opt, .dir = to};
-    assert(opt->load.quant == LT_LOAD_NF4 || opt->load.quant == LT_LOAD_FP4);
+    assert(opt->load.quant != LT_LOAD_AS_STORED && opt->load.quant != LT_LOAD_F32);
     LT_TRY(check_free(to, err));
     enum lt_status status = open_source(&c, from, err);
     if (status == LT_OK)

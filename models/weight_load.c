@@ -10,7 +10,9 @@
 #include "models/bnb_weights.h"
 #include "models/model_load.h"
 #include "quant/dynamic_map.h"
+#include "quant/int8.h"
 #include "quant/nf4.h"
+#include "quant/weight_codec.h"
 
 /* CHUNK: elements worked on at a time by one thread; a multiple of every block size. */
 enum { ALIGNMENT = 64, CHUNK = 1 << 18 };
@@ -22,9 +24,9 @@ enum placement {
     PLACE_READ,       /* copied as it is stored */
     PLACE_STREAM,     /* in the file */
     PLACE_CONVERT,    /* to f32 */
-    PLACE_QUANTIZE,   /* to 4 bits */
-    PLACE_BNB,        /* 4 bits already: views of its parts */
-    PLACE_DEQUANTIZE, /* 4 bits in the file, to f32 */
+    PLACE_QUANTIZE,   /* to 4 or 8 bits */
+    PLACE_BNB,        /* quantized already: views of its parts */
+    PLACE_DEQUANTIZE, /* quantized in the file, to f32 */
 };
 
 struct tensor_plan {
@@ -52,6 +54,18 @@ static size_t element_bytes(const struct tensor_plan *p)
 }
 
 /* ---- planning ---- */
+
+/* Chunks are whole rows, which have a scale each. */
+static void plan_int8(struct tensor_plan *p, const struct lt_model_tensor *t)
+{
+    p->place = PLACE_QUANTIZE;
+    p->format = LT_WEIGHT_INT8;
+    p->gather = t->transposed;
+    p->bytes[LT_BLOCK_QUANTIZED] = aligned(p->n, 1) + aligned(t->rows, sizeof(float));
+    p->chunk = lt_min_i64(t->cols * lt_max_i64(1, CHUNK / t->cols), p->n);
+    p->thread_scratch = aligned(p->chunk, sizeof(float)) +
+                        aligned(p->gather ? p->chunk / t->cols : p->chunk, element_bytes(p));
+}
 
 static void plan_quantize(struct tensor_plan *p, const struct lt_model_tensor *t,
                           const struct lt_load_options *opt)
@@ -129,7 +143,7 @@ static enum lt_status plan_linear(struct tensor_plan *p, const struct lt_model_t
     bool found;
     LT_TRY(lt_bnb_weight_find(&p->bnb, ck, t->name, t->rows, t->cols, &found, err));
     const json_t *quantized = json_object_get(ck->config, "quantization_config");
-    bool wanted = opt->quant == LT_LOAD_NF4 || opt->quant == LT_LOAD_FP4;
+    bool wanted = opt->quant != LT_LOAD_AS_STORED && opt->quant != LT_LOAD_F32;
     if (found && opt->quant == LT_LOAD_F32 && !t->trainable) {
         plan_f32(p, PLACE_DEQUANTIZE);
         /* The parts that are read in place are mapped only while loading. */
@@ -142,7 +156,14 @@ static enum lt_status plan_linear(struct tensor_plan *p, const struct lt_model_t
         p->place = PLACE_BNB;
         lt_bnb_weight_bytes(&p->bnb, ALIGNMENT, &p->bytes[LT_BLOCK_QUANTIZED], &p->mapped);
     } else if (wanted && !t->is_head && !t->trainable && (!quantized || json_is_null(quantized))) {
-        plan_quantize(p, t, opt);
+        if (opt->quant == LT_LOAD_INT8 && t->cols > LT_INT8_MAX_COLS)
+            return lt_fail(err, LT_ERR_UNSUPPORTED,
+                           "%s: tensor %s has more than %d columns: load it in 4 bits", ck->dir, t->name,
+                           LT_INT8_MAX_COLS);
+        if (opt->quant == LT_LOAD_INT8)
+            plan_int8(p, t);
+        else
+            plan_quantize(p, t, opt);
     } else {
         plan_plain(p, t, layers, opt);
     }
@@ -263,7 +284,7 @@ static enum lt_status run_chunk(const struct chunk_job *job, int64_t begin, int6
     if (lt_cancel_requested())
         return lt_fail(err, LT_ERR_CANCELLED, "loading was cancelled");
     if (p->place == PLACE_DEQUANTIZE) {
-        lt_nf4_dequantize(job->f32 + begin, job->source, begin, n);
+        lt_weight_codecs[job->source->format].decode(job->f32 + begin, job->source, begin, n);
         return LT_OK;
     }
     if (p->place == PLACE_CONVERT)
@@ -274,6 +295,11 @@ static enum lt_status run_chunk(const struct chunk_job *job, int64_t begin, int6
         LT_TRY(read_gathered(values, job, begin, n, raw, err));
     else
         LT_TRY(read_f32(values, p, begin, n, raw, err));
+    if (p->format == LT_WEIGHT_INT8) {
+        int64_t cols = job->tensor->cols;
+        lt_int8_quantize((int8_t *)job->codes + begin, job->absmax + begin / cols, values, n / cols, cols);
+        return LT_OK;
+    }
     uint8_t *codes = job->codes + begin / 2;
     float *absmax = job->absmax + begin / LT_NF4_BLOCKSIZE;
     if (p->format == LT_WEIGHT_FP4)
@@ -347,6 +373,18 @@ static enum lt_status load_quantized(struct loader *l, struct lt_model_tensor *t
     return LT_OK;
 }
 
+static enum lt_status load_int8(struct loader *l, struct lt_model_tensor *t, const struct tensor_plan *p,
+                                unsigned char *memory, struct lt_error *err)
+{
+    struct chunk_job job = {
+        .plan = p, .tensor = t, .codes = memory, .absmax = (float *)(void *)(memory + aligned(p->n, 1))};
+    LT_TRY(run_chunks(&job, thread_count(l->opt), l->scratch, err));
+    t->transposed = false;
+    t->weight = (struct lt_weight){
+        .format = LT_WEIGHT_INT8, .rows = t->rows, .cols = t->cols, .data = memory, .absmax = job.absmax};
+    return LT_OK;
+}
+
 static enum lt_status load_f32(struct loader *l, struct lt_model_tensor *t, const struct tensor_plan *p,
                                unsigned char *memory, struct lt_error *err)
 {
@@ -409,7 +447,8 @@ static enum lt_status load_tensor(struct loader *l, struct lt_model_tensor *t, c
     case PLACE_DEQUANTIZE:
         return load_f32(l, t, p, memory[LT_BLOCK_CONVERTED], err);
     case PLACE_QUANTIZE:
-        return load_quantized(l, t, p, memory[LT_BLOCK_QUANTIZED], err);
+        return p->format == LT_WEIGHT_INT8 ? load_int8(l, t, p, memory[LT_BLOCK_QUANTIZED], err)
+                                           : load_quantized(l, t, p, memory[LT_BLOCK_QUANTIZED], err);
     case PLACE_BNB:
         break;
     }

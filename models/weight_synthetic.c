@@ -154,7 +154,7 @@ struct place {
 static bool find_place(struct place *p, const struct lt_model_tensor *t,
                        const struct lt_synthetic_options *opt)
 {
-    if (t->shared >= 0)
+    if (t->shared >= 0 || t->streamed)
         return false;
     if (t->kind == LT_TENSOR_VECTOR) {
         *p = (struct place){.block = LT_BLOCK_VECTORS, .bytes = aligned(t->cols, sizeof(float))};
@@ -170,14 +170,18 @@ static bool find_place(struct place *p, const struct lt_model_tensor *t,
 void lt_synthetic_memory(const struct lt_model *model, const struct lt_synthetic_options *opt,
                          struct lt_model_memory *mem)
 {
-    size_t bytes[LT_BLOCK_COUNT] = {0};
+    size_t bytes[LT_BLOCK_COUNT] = {0}, streamed = 0;
     struct place p;
-    for (int i = 0; i < model->tensor_count; i++)
-        if (find_place(&p, &model->tensors[i], opt))
+    for (int i = 0; i < model->tensor_count; i++) {
+        const struct lt_model_tensor *t = &model->tensors[i];
+        if (find_place(&p, t, opt))
             bytes[p.block] += p.bytes;
+        streamed += t->streamed ? lt_weight_source_bytes(&t->source) : 0;
+    }
     *mem = (struct lt_model_memory){.quantized = bytes[LT_BLOCK_QUANTIZED],
                                     .converted = bytes[LT_BLOCK_CONVERTED],
-                                    .vectors = bytes[LT_BLOCK_VECTORS]};
+                                    .vectors = bytes[LT_BLOCK_VECTORS],
+                                    .streamed = streamed};
 }
 
 static void fill_tensor(struct lt_model *m, int number, const struct place *p, unsigned char *memory,
@@ -233,11 +237,108 @@ enum lt_status lt_synthetic_fill(struct lt_model *model, const struct lt_synthet
         if (find_place(&p, t, opt)) {
             fill_tensor(model, i, &p, store->blocks[p.block].data + used[p.block], opt);
             used[p.block] += p.bytes;
-        } else {
+        } else if (!t->streamed) {
             t->weight = model->tensors[t->shared].weight; /* the embedding comes before the head */
         }
         if (progress)
             progress(user, i + 1, model->tensor_count);
     }
     return LT_OK;
+}
+
+/* ---- in a file ---- */
+
+/* Where the parts of a weight begin in the memory that lt_synthetic_weight fills. */
+static void find_parts(struct lt_weight_source *s, const struct lt_model_tensor *t,
+                       const struct lt_synthetic_options *opt)
+{
+    int64_t blocks = lt_quant_blocks(t->rows * t->cols, LT_NF4_BLOCKSIZE);
+    bool nested = is_block_format(opt->format) && opt->double_quant;
+    s->parts[LT_PART_DATA].bytes = lt_weight_data_bytes(opt->format, t->rows, t->cols);
+    if (nested) {
+        s->parts[LT_PART_ABSMAX].bytes = (size_t)blocks;
+        s->parts[LT_PART_NESTED_ABSMAX].bytes = (size_t)lt_quant_blocks(blocks, LT_NESTED_BLOCKSIZE) *
+                                                sizeof(float);
+    } else if (is_quantized(opt->format)) {
+        s->parts[LT_PART_ABSMAX].bytes = (size_t)(is_block_format(opt->format) ? blocks : t->rows) *
+                                         sizeof(float);
+    }
+}
+
+/* What no part in the file holds. */
+static struct lt_weight describe(const struct lt_model_tensor *t, const struct lt_synthetic_options *opt)
+{
+    struct lt_weight w = {.format = opt->format, .rows = t->rows, .cols = t->cols};
+    if (!is_quantized(opt->format))
+        w.transposed = t->transposed;
+    if (!is_block_format(opt->format))
+        return w;
+    w.blocksize = LT_NF4_BLOCKSIZE;
+    w.code = opt->format == LT_WEIGHT_FP4 ? lt_fp4_code : lt_nf4_code;
+    w.nested_code = opt->double_quant ? lt_dynamic_map_signed : NULL;
+    w.nested_offset = opt->double_quant ? LARGEST_OF_BLOCK : 0;
+    return w;
+}
+
+uint64_t lt_synthetic_stream(struct lt_model *model, const struct lt_synthetic_options *opt,
+                             const struct lt_file_map *file)
+{
+    size_t at = 0;
+    for (int i = 0; i < model->tensor_count; i++) {
+        struct lt_model_tensor *t = &model->tensors[i];
+        t->streamed = file && t->kind == LT_TENSOR_LINEAR && !t->trainable && t->segment >= 1 &&
+                      t->segment <= model->layers;
+        if (!t->streamed)
+            continue;
+        memset(&t->source, 0, sizeof t->source);
+        find_parts(&t->source, t, opt);
+        t->weight = describe(t, opt);
+        for (int k = 0; k < LT_PART_COUNT; k++) {
+            if (t->source.parts[k].bytes == 0)
+                continue;
+            t->source.parts[k].file = file;
+            t->source.parts[k].offset = at;
+            at += lt_align_up(t->source.parts[k].bytes, ALIGNMENT);
+        }
+    }
+    return at;
+}
+
+static enum lt_status store_tensors(const struct lt_model *model, const struct lt_synthetic_options *opt,
+                                    struct lt_file_writer *w,
+                                    void (*progress)(void *user, int done, int total), void *user,
+                                    struct lt_error *err)
+{
+    enum lt_status status = LT_OK;
+    for (int i = 0; i < model->tensor_count && status == LT_OK; i++) {
+        const struct lt_model_tensor *t = &model->tensors[i];
+        if (!t->streamed)
+            continue;
+        if (lt_cancel_requested())
+            return lt_fail(err, LT_ERR_CANCELLED, "stopped while weights were being written");
+        struct lt_weight weight;
+        size_t bytes = lt_synthetic_weight_bytes(opt->format, t->rows, t->cols, opt->double_quant);
+        unsigned char *memory = lt_alloc_pages(bytes);
+        if (!memory)
+            return lt_fail(err, LT_ERR_NOMEM, "out of memory: writing %s needs %zu bytes", t->name, bytes);
+        lt_synthetic_weight(&weight, memory, t->rows, t->cols, opt, (uint32_t)i);
+        status = lt_file_writer_put(w, memory, bytes, err);
+        lt_free_pages(memory, bytes);
+        if (progress)
+            progress(user, i + 1, model->tensor_count);
+    }
+    return status;
+}
+
+enum lt_status lt_synthetic_store(const struct lt_model *model, const struct lt_synthetic_options *opt,
+                                  const char *path, void (*progress)(void *user, int done, int total),
+                                  void *user, struct lt_error *err)
+{
+    struct lt_file_writer w;
+    LT_TRY(lt_file_writer_open(&w, path, err));
+    enum lt_status status = store_tensors(model, opt, &w, progress, user, err);
+    if (status == LT_OK)
+        status = lt_file_writer_commit(&w, err);
+    lt_file_writer_abort(&w);
+    return status;
 }

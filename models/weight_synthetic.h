@@ -26,10 +26,21 @@ size_t lt_synthetic_weight_bytes(enum lt_weight_format format, int64_t rows, int
 void lt_synthetic_weight(struct lt_weight *w, void *memory, int64_t rows, int64_t cols,
                          const struct lt_synthetic_options *opt, uint32_t stream);
 
+/* ---- matrices of the decoder layers in a file, from which an engine streams them ---- */
+
+/* Marks them as streamed from `file`, which is borrowed and may be opened later; NULL: takes the marks away.  After
+ * tensors are marked trainable (those are left out), before the engine is created.  Returns the bytes of the file. */
+uint64_t lt_synthetic_stream(struct lt_model *model, const struct lt_synthetic_options *opt,
+                             const struct lt_file_map *file);
+/* Writes the file for the marked tensors: as lt_synthetic_fill would make them, distinct bytes for each. */
+enum lt_status lt_synthetic_store(const struct lt_model *model, const struct lt_synthetic_options *opt,
+                                  const char *path, void (*progress)(void *user, int done, int total),
+                                  void *user, struct lt_error *err) LT_MUST_USE;
+
 /* Exact bytes that lt_synthetic_fill will hold; nothing is mapped and nothing else needed meanwhile. */
 void lt_synthetic_memory(const struct lt_model *model, const struct lt_synthetic_options *opt,
                          struct lt_model_memory *mem);
-/* Stands in for lt_model_load: fills tensor->weight and tensor->vector, once per model and after tensors
+/* Stands in for lt_model_load: fills tensor->weight and tensor->vector of all but streamed tensors, once per model and after tensors
  * are marked trainable.  LT_ERR_NOMEM, or LT_ERR_CANCELLED after lt_cancel_request(): the model can then
  * only be destroyed. */
 enum lt_status lt_synthetic_fill(struct lt_model *model, const struct lt_synthetic_options *opt,

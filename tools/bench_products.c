@@ -1,4 +1,4 @@
-/* Matrix products: the native provider, the OpenBLAS provider and OpenBLAS's own sgemm on f32. */
+/* Matrix products: the native provider in f32 and in bf16, the OpenBLAS provider and OpenBLAS's own sgemm on f32. */
 #include <stdio.h>
 #include <string.h>
 
@@ -151,11 +151,11 @@ static void run_tn_product(void *user)
     c->provider->run_tn(c->provider, &c->tn);
 }
 
-/* FLOP/s, 0 without the provider. */
+/* FLOP/s, 0 without the provider or such a product. */
 static double provider_rate(struct lt_gemm_provider *provider, enum product kind, const struct bench_sgemm *g,
-                            const struct lt_weight *w, double budget)
+                            const struct lt_weight *w, bool bf16, double budget)
 {
-    if (!provider)
+    if (!provider || (bf16 && !w))
         return 0;
     struct call c = {.provider = provider,
                      .args = {.side = kind == XWT ? LT_GEMM_XWT : LT_GEMM_XW,
@@ -164,7 +164,8 @@ static double provider_rate(struct lt_gemm_provider *provider, enum product kind
                               .lda = g->lda,
                               .w = w,
                               .c = g->c,
-                              .ldc = g->ldc},
+                              .ldc = g->ldc,
+                              .bf16 = bf16},
                      .tn = {.m = g->m,
                             .n = g->n,
                             .k = g->k,
@@ -192,25 +193,33 @@ static void measure_product(struct products *p, enum product kind, const struct 
 {
     const struct bench_sgemm g = describe(p, kind, m, rows);
     const char *format = lt_weight_format_name(w ? w->format : LT_WEIGHT_F32);
-    double native = provider_rate(p->b->native, kind, &g, w, p->b->budget);
-    double openblas = provider_rate(p->b->openblas, kind, &g, w, p->b->budget);
+    double native = provider_rate(p->b->native, kind, &g, w, false, p->b->budget);
+    double bf16 = provider_rate(p->b->native, kind, &g, w, true, p->b->budget);
+    double openblas = provider_rate(p->b->openblas, kind, &g, w, false, p->b->budget);
     double best = openblas > sgemm ? openblas : sgemm;
-    char shape[48], text[3][16];
+    char shape[48], text[4][16];
     lt_snprintf(shape, sizeof shape, "%s %lldx%lld", m->module, (long long)m->rows, (long long)m->cols);
     put_rate(text[0], native);
     put_rate(text[1], openblas);
     put_rate(text[2], sgemm);
-    printf("  %-24s %-6s %-5s %6lld %10s %10s %10s", shape, product_names[kind], format, (long long)rows,
+    put_rate(text[3], bf16);
+    printf("  %-22s %-5s %-4s %6lld %9s %9s %9s", shape, product_names[kind], format, (long long)rows,
            text[0], text[1], text[2]);
     if (best > 0)
-        printf(" %8.2f", native / best);
+        printf(" %6.2f", native / best);
+    else
+        printf(" %6s", "-");
+    printf(" %9s", text[3]);
+    if (bf16 > 0)
+        printf(" %6.2f", bf16 / native);
     printf("\n");
     fflush(stdout);
-    json_array_append_new(p->list, json_pack("{s:s, s:I, s:I, s:s, s:s, s:I, s:o, s:o, s:o}", "matrix",
+    json_array_append_new(p->list, json_pack("{s:s, s:I, s:I, s:s, s:s, s:I, s:o, s:o, s:o, s:o}", "matrix",
                                              m->module, "out", (json_int_t)m->rows, "in", (json_int_t)m->cols,
                                              "product", product_names[kind], "format", format, "rows",
                                              (json_int_t)rows, "native", bench_json_rate(native), "openblas",
-                                             bench_json_rate(openblas), "sgemm_f32", bench_json_rate(sgemm)));
+                                             bench_json_rate(openblas), "sgemm_f32", bench_json_rate(sgemm),
+                                             "native_bf16", bench_json_rate(bf16)));
 }
 
 /* ---- one matrix ---- */
@@ -263,9 +272,10 @@ enum lt_status bench_products(struct bench_kernels *b, struct lt_error *err)
     list_matrices(&p);
     enum lt_status status = allocate(&p, err);
     if (status == LT_OK)
-        printf("\nMatrix products, GFLOP/s; ratio: native to the better of the other two\n"
-               "  %-24s %-6s %-5s %6s %10s %10s %10s %8s\n",
-               "matrix", "", "W", "tokens", "native", "openblas", "sgemm f32", "ratio");
+        printf(
+            "\nMatrix products, GFLOP/s; ratios: native to the better of the two after it, bf16 to native\n"
+            "  %-22s %-5s %-4s %6s %9s %9s %9s %6s %9s %6s\n",
+            "matrix", "", "W", "tokens", "native", "openblas", "sgemm", "ratio", "bf16", "ratio");
     for (int i = 0; i < p.matrix_count && status == LT_OK; i++)
         for (int r = 0; r < b->row_count_count && status == LT_OK; r++)
             status = measure_row_count(&p, &p.matrices[i], b->row_counts[r], err);

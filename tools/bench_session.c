@@ -135,13 +135,15 @@ enum lt_status bench_session_plan_weights(struct bench_session *s, struct lt_err
     struct lt_model_memory mem;
     lt_synthetic_memory(s->model, &s->synthetic, &mem);
     lt_memory_stat(&now);
+    s->plan = (struct lt_plan){0};
     lt_plan_add(&s->plan, "program so far", lt_memory_counted(&now), true);
     lt_plan_add(&s->plan, "weights, quantized", mem.quantized, true);
     lt_plan_add(&s->plan, "weights, not quantized", mem.converted, true);
     lt_plan_add(&s->plan, "norms and biases as read", mem.vectors, true);
     if (s->backend->ops->counters)
         lt_plan_add_buffer(&s->plan, s->backend, "weights, on the device", mem.quantized + mem.converted);
-    return lt_memory_sampler_create(&s->sampler, 0.02, err);
+    lt_plan_add(&s->plan, "weights, read layer by layer", mem.streamed, false);
+    return s->sampler ? LT_OK : lt_memory_sampler_create(&s->sampler, 0.02, err);
 }
 
 void bench_session_plan_engine(struct bench_session *s, const struct lt_engine_memory *m)
@@ -150,7 +152,9 @@ void bench_session_plan_engine(struct bench_session *s, const struct lt_engine_m
                                          {"gradients", m->grads, true, true},
                                          {"norm weights and biases", m->vectors, true, true},
                                          {"rope tables", m->tables, true, true},
+                                         {"streamed weights, two layers", m->stream, true, false},
                                          {"layer boundaries", m->boundaries, true, true},
+                                         {"layer boundaries in their file", m->boundary_file, false, false},
                                          {"kept activations", m->tape, true, true},
                                          {"step arena", m->arena, true, true},
                                          {"kernel workspace", m->workspace, true, true},
@@ -159,8 +163,12 @@ void bench_session_plan_engine(struct bench_session *s, const struct lt_engine_m
                                          {"logits", m->logits, true, true},
                                          {"backend buffers", s->backend->fixed_bytes, true, true}};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
-        if (lines[i].bytes > 0)
+        if (lines[i].bytes > 0 && lines[i].device)
             lt_plan_add_buffer(&s->plan, s->backend, lines[i].name, lines[i].bytes);
+        else if (lines[i].bytes > 0)
+            lt_plan_add(&s->plan, lines[i].name, lines[i].bytes, lines[i].counted);
+    if (s->backend->ops->counters && m->stream > 0)
+        lt_plan_add_buffer(&s->plan, s->backend, "streamed weights, one layer", m->stream / 2);
 }
 
 /* ---- measuring ---- */
@@ -173,14 +181,21 @@ void bench_session_count_ops(struct bench_session *s)
         s->backend->ops->counters(s->backend, &s->counted);
 }
 
-void bench_session_measured(struct bench_session *s)
+void bench_session_memory_done(struct bench_session *s)
 {
-    s->backend->op_times = NULL;
     if (s->backend->ops->counters)
         s->backend->ops->counters(s->backend, &s->measured);
+    if (!s->sampler)
+        return;
     s->peak = lt_memory_sampler_peak(s->sampler);
     lt_memory_sampler_destroy(s->sampler);
     s->sampler = NULL;
+}
+
+void bench_session_measured(struct bench_session *s)
+{
+    s->backend->op_times = NULL;
+    bench_session_memory_done(s);
 }
 
 void bench_random_ids(int32_t *ids, int64_t n, int32_t vocab, uint64_t seed, uint32_t stream)

@@ -43,7 +43,7 @@ struct bench_session {
 enum lt_status bench_session_open(struct bench_session *s, const struct bench_options *o, const char *mode,
                                   const char *default_quant, struct lt_error *err) LT_MUST_USE;
 void bench_session_close(struct bench_session *s);
-/* Starts the plan with the process as it is and the weights, and begins to watch the memory. */
+/* Starts the plan with the process as it is and the weights, and begins to watch the memory.  May be called again. */
 enum lt_status bench_session_plan_weights(struct bench_session *s, struct lt_error *err) LT_MUST_USE;
 /* The lines of an engine, then those of the backend. */
 void bench_session_plan_engine(struct bench_session *s, const struct lt_engine_memory *m);
@@ -52,7 +52,9 @@ enum lt_status bench_session_fill(struct bench_session *s, struct lt_error *err)
 
 /* From here on time is counted by op. */
 void bench_session_count_ops(struct bench_session *s);
-/* Ends the watch over memory and the counting of ops. */
+/* Ends the watch over memory: what comes may take memory of its own. */
+void bench_session_memory_done(struct bench_session *s);
+/* Ends that and the counting of ops. */
 void bench_session_measured(struct bench_session *s);
 
 /* Tables on stdout; the same goes into the JSON result. */

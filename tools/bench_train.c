@@ -11,14 +11,18 @@
 #include "tools/bench_machine.h"
 #include "tools/bench_modes.h"
 #include "tools/bench_session.h"
+#include "tools/bench_weights.h"
 #include "tools/cli_term.h"
+#include "tools/train_memory.h"
 #include "tools/train_report.h"
 
 static struct {
     struct bench_options common;
     int64_t seq, batch, accumulation, steps, warmup, labels, rank;
     bool lora, full;
-    const char *checkpointing, *optim;
+    const char *checkpointing, *optim, *compute_dtype;
+    const char *memory_limit, *weights, *order, *boundaries, *weights_dir;
+    bool keep_weights, plan;
 } o = {.seq = 512,
        .batch = 4,
        .accumulation = 1,
@@ -27,7 +31,11 @@ static struct {
        .rank = 16,
        .lora = true,
        .checkpointing = "selective",
-       .optim = "adamw_torch"};
+       .optim = "adamw_torch",
+       .compute_dtype = "float32",
+       .weights = "resident",
+       .order = "auto",
+       .boundaries = "auto"};
 
 static const struct cli_option own_options[] = {
     {.name = "seq",
@@ -87,11 +95,46 @@ static const struct cli_option own_options[] = {
      .target = &o.optim,
      .choices = "adamw_torch,adamw_8bit,paged_adamw_8bit,paged_adamw_32bit,sgd,lion_32bit",
      .help = "optimizer; paged: its state in a file of the folder TMPDIR"},
+    {.name = "compute-dtype",
+     .aliases = "bnb-4bit-compute-dtype",
+     .type = CLI_CHOICE,
+     .target = &o.compute_dtype,
+     .choices = "float32,bfloat16",
+     .help = "arithmetic of the products with frozen weights"},
     {.name = "gradient-checkpointing",
      .type = CLI_CHOICE,
      .target = &o.checkpointing,
      .choices = "true,false,selective",
      .help = "what the forward pass keeps"},
+    {.name = "memory-limit",
+     .type = CLI_STRING,
+     .target = &o.memory_limit,
+     .help = "peak memory, such as 8G: slower settings are chosen until the plan fits",
+     .group = "Memory"},
+    {.name = "weights",
+     .type = CLI_CHOICE,
+     .target = &o.weights,
+     .choices = "auto,resident,stream",
+     .help = "frozen weights: in memory, or read layer by layer from a file that is written first"},
+    {.name = "weights-dir",
+     .type = CLI_STRING,
+     .target = &o.weights_dir,
+     .help = "folder for that file; default TMPDIR"},
+    {.name = "keep-weights",
+     .type = CLI_FLAG,
+     .target = &o.keep_weights,
+     .help = "leave the file for the next run, which then does not write it"},
+    {.name = "accumulation-order",
+     .type = CLI_CHOICE,
+     .target = &o.order,
+     .choices = "auto,micro-batch,layer",
+     .help = "layer: all micro-batches of a step go through a layer before the next one"},
+    {.name = "boundaries",
+     .type = CLI_CHOICE,
+     .target = &o.boundaries,
+     .choices = "auto,memory,file",
+     .help = "where the inputs of the layers wait for the backward pass; file: in --weights-dir"},
+    {.name = "plan", .type = CLI_FLAG, .target = &o.plan, .help = "print the memory plan and stop"},
 };
 
 enum { OWN_OPTION_COUNT = sizeof own_options / sizeof *own_options };
@@ -108,7 +151,12 @@ struct run {
     int64_t labels;                   /* a sequence */
     double seconds, fastest, slowest; /* of the measured steps */
     double first_loss, loss, grad_norm;
-    double backend_rate, sgemm_rate; /* FLOP/s */
+    double backend_rate;  /* FLOP/s */
+    double sgemm_seconds; /* for a FLOP: the mean of measurements between the steps; 0: no OpenBLAS */
+    struct bench_weights weights;
+    struct train_memory memory;
+    char memory_text[256];
+    struct lt_stream_times streamed; /* of the measured steps */
 };
 
 /* ---- setting up ---- */
@@ -131,6 +179,7 @@ static enum lt_status create_optimizer(struct run *r, struct lt_error *err)
     const struct lt_params *p = &r->params;
     struct lt_optimizer_config config = {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .max_grad_norm = 1};
     LT_TRY(lt_optimizer_parse(&config, o.optim, err));
+    config.paged = config.paged || r->memory.paged_optimizer;
     struct lt_optimizer_param *list = lt_alloc_array(p->count, sizeof *list);
     if (!list)
         return lt_fail(err, LT_ERR_NOMEM, "out of memory while creating the optimizer");
@@ -152,16 +201,17 @@ static enum lt_status create(struct run *r, struct lt_error *err)
         .capacity = {.tokens = o.batch * o.seq, .labels = o.batch * r->labels},
         .train = r->trains,
         .eval = !r->trains,
-        .recompute = strcmp(o.checkpointing, "true") == 0    ? LT_RECOMPUTE_FULL
-                     : strcmp(o.checkpointing, "false") == 0 ? LT_RECOMPUTE_NONE
-                                                             : LT_RECOMPUTE_SELECTIVE,
+        .recompute = r->memory.recompute,
+        .micro_batches = r->memory.layer_major ? (int32_t)o.accumulation : 1,
+        .boundary_dir = r->memory.boundaries_in_file ? bench_weights_folder(o.weights_dir) : NULL,
         .param_elements = r->params.elements};
     r->s.model->table_positions = (int32_t)o.seq;
+    r->s.model->compute_dtype = strcmp(o.compute_dtype, "bfloat16") == 0 ? LT_BF16 : LT_F32;
     LT_TRY(lt_engine_create(&r->engine, r->s.model, r->s.backend, &options, err));
     return r->trains ? create_optimizer(r, err) : LT_OK;
 }
 
-static void plan(struct run *r)
+static void plan_lines(struct run *r)
 {
     bench_session_plan_engine(&r->s, lt_engine_memory(r->engine));
     if (r->optimizer) {
@@ -209,6 +259,47 @@ static enum lt_status start_parameters(struct run *r, struct lt_error *err)
     return lt_engine_zero_grads(r->engine, err);
 }
 
+static enum lt_status plan_memory(void *user, const struct train_memory *m, struct lt_plan *plan,
+                                  uint64_t *mapped, struct lt_error *err)
+{
+    struct run *r = user;
+    lt_optimizer_destroy(r->optimizer);
+    lt_engine_destroy(r->engine);
+    r->optimizer = NULL;
+    r->engine = NULL;
+    r->memory = *m;
+    lt_synthetic_stream(r->s.model, &r->s.synthetic,
+                        m->weights == LT_WEIGHTS_STREAM ? &r->weights.map : NULL);
+    LT_TRY(create(r, err));
+    LT_TRY(bench_session_plan_weights(&r->s, err));
+    plan_lines(r);
+    *plan = r->s.plan;
+    *mapped = 0;
+    return LT_OK;
+}
+
+static enum lt_status fit_into_memory(struct run *r, struct lt_error *err)
+{
+    struct lt_plan ignored;
+    const struct train_memory_case c = {
+        .options = {.limit = o.memory_limit,
+                    .weights = o.weights,
+                    .order = o.order,
+                    .boundaries = o.boundaries,
+                    .recompute = strcmp(o.checkpointing, "true") == 0    ? LT_RECOMPUTE_FULL
+                                 : strcmp(o.checkpointing, "false") == 0 ? LT_RECOMPUTE_NONE
+                                                                         : LT_RECOMPUTE_SELECTIVE,
+                    .keep_recompute = strcmp(o.checkpointing, "selective") != 0,
+                    .keep_optim = strcmp(o.optim, "adamw_torch") != 0},
+        .layer_major_possible = lt_engine_layer_major_possible(r->s.model),
+        .streamable = !o.full,
+        .advice = o.full ? "all weights are trained" : "a shorter --seq or a smaller --batch need less",
+        .accumulation = o.accumulation,
+        .plan = plan_memory,
+        .user = r};
+    return train_memory_choose(&c, &r->memory, &ignored, r->memory_text, sizeof r->memory_text, err);
+}
+
 static enum lt_status prepare(struct run *r, struct lt_error *err)
 {
     if (o.batch * o.seq > INT32_MAX || o.labels > o.seq)
@@ -224,14 +315,13 @@ static enum lt_status prepare(struct run *r, struct lt_error *err)
         return lt_fail(err, LT_ERR_INVALID,
                        "all weights can be trained only when they are not quantized: use --quant bf16");
     LT_TRY(choose_params(r, err));
-    LT_TRY(create(r, err));
-    LT_TRY(bench_session_plan_weights(&r->s, err));
-    plan(r);
-    return LT_OK;
+    return fit_into_memory(r, err);
 }
 
 static enum lt_status start(struct run *r, struct lt_error *err)
 {
+    if (r->memory.weights == LT_WEIGHTS_STREAM)
+        LT_TRY(bench_weights_open(&r->weights, &r->s, o.weights_dir, o.keep_weights, err));
     LT_TRY(bench_session_fill(&r->s, err));
     LT_TRY(lt_batch_init(&r->batch, (int32_t)(o.batch * o.seq), (int32_t)(o.batch * r->labels), err));
     make_batch(r);
@@ -301,11 +391,24 @@ static enum lt_status step(struct run *r, int64_t number, struct lt_error *err)
     return lt_engine_zero_grads(r->engine, err);
 }
 
+/* Other work on the machine slows the steps and OpenBLAS alike when the two take turns. */
+static enum lt_status measure_sgemm(struct run *r, struct lt_error *err)
+{
+    double rate;
+    LT_TRY(bench_sgemm_peak(r->s.threads, &rate, err));
+    if (rate > 0)
+        r->sgemm_seconds += 1 / rate / (double)o.steps;
+    return LT_OK;
+}
+
 static enum lt_status run_steps(struct run *r, struct lt_error *err)
 {
+    struct lt_stream_times before = {0};
     for (int64_t i = 0; i < o.warmup + o.steps; i++) {
-        if (i == o.warmup)
+        if (i == o.warmup) {
             bench_session_count_ops(&r->s);
+            lt_engine_stream_times(r->engine, &before);
+        }
         double began = lt_clock_seconds();
         LT_TRY(step(r, i, err));
         double took = lt_clock_seconds() - began;
@@ -319,8 +422,14 @@ static enum lt_status run_steps(struct run *r, struct lt_error *err)
         r->fastest = i == o.warmup || took < r->fastest ? took : r->fastest;
         r->slowest = took > r->slowest ? took : r->slowest;
         r->seconds += took;
+        bench_session_memory_done(&r->s); /* no step takes more than another */
+        LT_TRY(measure_sgemm(r, err));
     }
     bench_session_measured(&r->s);
+    lt_engine_stream_times(r->engine, &r->streamed);
+    r->streamed.bytes -= before.bytes;
+    r->streamed.reading -= before.reading;
+    r->streamed.waiting -= before.waiting;
     return LT_OK;
 }
 
@@ -359,26 +468,29 @@ static void print_configuration(struct run *r)
                     (long long)o.rank, cli_count(count, sizeof count, r->params.trainable));
     bench_print_model(&r->s);
     printf("Method     %s\n", method);
-    printf("Step       %lld x %lld sequences of %lld tokens, %lld of them with a label; checkpointing %s\n\n",
+    printf("Step       %lld x %lld sequences of %lld tokens, %lld of them with a label; checkpointing %s\n",
            (long long)o.accumulation, (long long)o.batch, (long long)o.seq, (long long)r->labels,
            o.checkpointing);
+    printf("Memory     %s\n\n", r->memory_text);
     fflush(stdout);
-    bench_session_add(&r->s, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s?}", "method",
-                                       !r->trains ? "forward"
-                                       : o.full   ? "full"
-                                                  : "lora",
-                                       "rank", (json_int_t)(r->trains && !o.full ? o.rank : 0), "trainable",
-                                       (json_int_t)r->params.trainable, "seq", (json_int_t)o.seq, "batch",
-                                       (json_int_t)o.batch, "accumulation", (json_int_t)o.accumulation,
-                                       "labels", (json_int_t)r->labels, "gradient_checkpointing",
-                                       o.checkpointing, "optim", r->trains ? o.optim : NULL));
+    bench_session_add(&r->s,
+                      json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s?}", "method",
+                                !r->trains ? "forward"
+                                : o.full   ? "full"
+                                           : "lora",
+                                "rank", (json_int_t)(r->trains && !o.full ? o.rank : 0), "trainable",
+                                (json_int_t)r->params.trainable, "seq", (json_int_t)o.seq, "batch",
+                                (json_int_t)o.batch, "accumulation", (json_int_t)o.accumulation, "labels",
+                                (json_int_t)r->labels, "gradient_checkpointing", o.checkpointing,
+                                "compute_dtype", o.compute_dtype, "optim", r->trains ? o.optim : NULL));
 }
 
 static void print_speed(struct run *r)
 {
     double tokens = (double)(o.batch * o.seq * o.accumulation * o.steps) / r->seconds;
     double flops = useful_flops(r), rate = tokens * flops;
-    double peak = r->backend_rate > r->sgemm_rate ? r->backend_rate : r->sgemm_rate;
+    double sgemm = r->sgemm_seconds > 0 ? 1 / r->sgemm_seconds : 0;
+    double peak = r->backend_rate > sgemm ? r->backend_rate : sgemm;
     printf("\nSpeed\n");
     printf("  %-34s %12.2f\n", "tokens/s", tokens);
     printf("  %-34s %12.3f  (%.3f to %.3f)\n", "seconds a step", r->seconds / (double)o.steps, r->fastest,
@@ -386,28 +498,51 @@ static void print_speed(struct run *r)
     printf("  %-34s %12.3f\n", "useful GFLOP a token", 1e-9 * flops);
     printf("  %-34s %12.1f\n", "useful GFLOP/s", 1e-9 * rate);
     printf("  %-34s %12.1f\n", "GEMM peak, this backend, GFLOP/s", 1e-9 * r->backend_rate);
-    if (r->sgemm_rate > 0)
-        printf("  %-34s %12.1f\n", "GEMM peak, OpenBLAS, GFLOP/s", 1e-9 * r->sgemm_rate);
+    if (sgemm > 0) {
+        printf("  %-34s %12.1f\n", "OpenBLAS sgemm, GFLOP/s", 1e-9 * sgemm);
+        printf("  %-34s %10.1f %%\n", "share of OpenBLAS sgemm", 100 * rate / sgemm);
+    }
     printf("  %-34s %10.1f %%\n", "share of the higher peak", 100 * rate / peak);
     bench_session_add(&r->s, json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:f, s:f, s:f}",
                                        "steps", (json_int_t)o.steps, "tokens_per_second", tokens,
                                        "seconds_per_step", r->seconds / (double)o.steps, "fastest_step",
                                        r->fastest, "slowest_step", r->slowest, "flops_per_token", flops,
                                        "flops_per_second", rate, "backend_gemm_peak", r->backend_rate,
-                                       "openblas_gemm_peak", bench_json_rate(r->sgemm_rate), "share_of_peak",
+                                       "openblas_gemm_peak", bench_json_rate(sgemm), "share_of_peak",
                                        rate / peak, "first_loss", r->first_loss, "loss", r->loss));
+}
+
+/* Reading goes on while the computation does: what it costs is the waiting. */
+static void print_streaming(struct run *r)
+{
+    const struct lt_stream_times *t = &r->streamed;
+    char bytes[24];
+    if (r->memory.weights != LT_WEIGHTS_STREAM)
+        return;
+    printf("\nStreaming, %lld step%s\n", (long long)o.steps, o.steps == 1 ? "" : "s");
+    printf("  %-34s %12s\n", "read", cli_bytes(bytes, sizeof bytes, t->bytes));
+    printf("  %-34s %12.3f  (%.0f MB/s)\n", "seconds reading, behind", t->reading,
+           t->reading > 0 ? 1e-6 * (double)t->bytes / t->reading : 0);
+    printf("  %-34s %12.3f\n", "seconds waiting for weights", t->waiting);
+    printf("  %-34s %12.3f\n", "seconds computing", r->seconds - t->waiting);
+    bench_session_add(&r->s, json_pack("{s:{s:I, s:f, s:f, s:f}}", "streaming", "bytes", (json_int_t)t->bytes,
+                                       "seconds_reading", t->reading, "seconds_waiting", t->waiting,
+                                       "seconds_computing", r->seconds - t->waiting));
 }
 
 static enum lt_status measure(struct run *r, struct lt_error *err)
 {
     LT_TRY(prepare(r, err));
     print_configuration(r);
+    if (o.plan) {
+        bench_print_memory(&r->s);
+        return LT_OK;
+    }
     LT_TRY(start(r, err));
     LT_TRY(run_steps(r, err));
-    /* After the memory was watched: these take some of their own. */
-    LT_TRY(train_measure_rate(r->s.backend, &r->backend_rate, err));
-    LT_TRY(bench_sgemm_peak(r->s.threads, &r->sgemm_rate, err));
+    LT_TRY(train_measure_rate(r->s.backend, r->s.model->compute_dtype, &r->backend_rate, err));
     print_speed(r);
+    print_streaming(r);
     bench_print_memory(&r->s);
     bench_print_device(&r->s, o.steps, "step");
     bench_print_ops(&r->s, "ops", r->seconds, o.steps, "step");
@@ -433,6 +568,7 @@ enum lt_status bench_train(int argc, char **argv, struct lt_error *err)
     lt_batch_deinit(&r.batch);
     lt_optimizer_destroy(r.optimizer);
     lt_engine_destroy(r.engine);
+    bench_weights_close(&r.weights);
     lt_params_deinit(&r.params);
     lt_lora_config_deinit(&r.lora);
     bench_session_close(&r.s);

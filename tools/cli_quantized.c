@@ -38,13 +38,13 @@ uint64_t cli_weight_bytes(const char *folder)
 }
 
 enum lt_status cli_quantized_folder(char **folder, const char *dir, const struct cli_model_options *o,
-                                    const struct lt_load_options *load, bool write_auto, struct lt_error *err)
+                                    const struct lt_load_options *load, struct lt_error *err)
 {
     bool on = strcmp(o->quantized_cache, "on") == 0;
     struct lt_error why;
     struct lt_quantized_cache_options opt = {
         .dir = o->cache_dir,
-        .write = on || write_auto,
+        .write = on,
         .quantize = {.load = *load,
                      .max_shard_bytes = SHARD_BYTES,
                      .progress = cli_print_progress,
@@ -58,8 +58,6 @@ enum lt_status cli_quantized_folder(char **folder, const char *dir, const struct
         return status;
     }
     char size[32];
-    if (status != LT_OK && opt.write)
-        lt_log(LT_LOG_WARNING, "the weights are quantized in memory: %s", why.message);
     if (*folder)
         lt_log(LT_LOG_INFO, "quantized weights from %s (%s)", *folder,
                cli_bytes(size, sizeof size, cli_weight_bytes(*folder)));

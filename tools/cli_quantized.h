@@ -4,11 +4,10 @@
 
 #include "tools/cli_session.h"
 
-/* *folder: the folder to load instead of `dir` (lt_free), announced in one line; NULL: dir itself.  write_auto: with
- * --quantized-cache auto, write what is not there.  In that mode a cache that cannot be used is a warning. */
+/* *folder: the folder to load instead of `dir` (lt_free), announced in one line; NULL: dir itself.  With
+ * --quantized-cache auto a cache that cannot be used is passed over. */
 enum lt_status cli_quantized_folder(char **folder, const char *dir, const struct cli_model_options *o,
-                                    const struct lt_load_options *load, bool write_auto, struct lt_error *err)
-    LT_MUST_USE;
+                                    const struct lt_load_options *load, struct lt_error *err) LT_MUST_USE;
 /* Of the folder's safetensors files; 0 when it cannot be read. */
 uint64_t cli_weight_bytes(const char *folder);
 /* A progress line on a terminal: "quantizing 12/201".  user: a const char * with the verb. */

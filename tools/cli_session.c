@@ -9,8 +9,11 @@
 #include "tools/cli_quantized.h"
 #include "tools/cli_term.h"
 
-const struct cli_model_options cli_model_defaults = {
-    .device = "auto", .quant_type = "nf4", .quantized_cache = "auto", .compute_dtype = "float32"};
+const struct cli_model_options cli_model_defaults = {.device = "auto",
+                                                     .quant_type = "nf4",
+                                                     .quantized_cache = "auto",
+                                                     .int8_threshold = 6,
+                                                     .compute_dtype = "float32"};
 
 size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options *o)
 {
@@ -36,6 +39,17 @@ size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options 
          .type = CLI_FLAG,
          .target = &o->double_quant,
          .help = "quantize the block scales as well"},
+        {.name = "load-in-8bit",
+         .aliases = "use-8bit",
+         .type = CLI_FLAG,
+         .target = &o->load_in_8bit,
+         .help = "keep the frozen linear layers in 8 bits, as LLM.int8"},
+        {.name = "llm-int8-threshold",
+         .type = CLI_DOUBLE,
+         .target = &o->int8_threshold,
+         .min = 0,
+         .max = 1e6,
+         .help = "8 bits: activations of this magnitude are multiplied in f32; 0: none"},
         {.name = "quantized-cache",
          .type = CLI_CHOICE,
          .target = &o->quantized_cache,
@@ -49,8 +63,12 @@ size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options 
          .aliases = "bnb-4bit-compute-dtype",
          .type = CLI_CHOICE,
          .target = &o->compute_dtype,
-         .choices = "float32",
-         .help = "arithmetic of the matrix products"},
+         .choices = "float32,bfloat16",
+         .help = "arithmetic of the products with frozen weights"},
+        {.name = "bf16",
+         .type = CLI_FLAG,
+         .target = &o->bf16,
+         .help = "the same as --compute-dtype bfloat16"},
         {.name = "chat-template",
          .type = CLI_CHOICE,
          .target = &o->chat_template,
@@ -74,6 +92,11 @@ size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options 
     };
     memcpy(table, rows, sizeof rows);
     return CLI_MODEL_OPTION_COUNT;
+}
+
+enum lt_dtype cli_compute_dtype(const struct cli_model_options *o)
+{
+    return o->bf16 || strcmp(o->compute_dtype, "bfloat16") == 0 ? LT_BF16 : LT_F32;
 }
 
 static enum lt_status open_tokenizer(struct cli_session *s, const struct cli_model_options *o, bool need,
@@ -100,7 +123,7 @@ static enum lt_status open_checkpoint(struct cli_session *s, const struct cli_mo
 {
     char *quantized = NULL;
     if (s->load.quant != LT_LOAD_AS_STORED)
-        LT_TRY(cli_quantized_folder(&quantized, s->dir, o, &s->load, false, err));
+        LT_TRY(cli_quantized_folder(&quantized, s->dir, o, &s->load, err));
     enum lt_status status = lt_checkpoint_open(&s->checkpoint, quantized ? quantized : s->dir, err);
     lt_free(quantized);
     return status;
@@ -112,16 +135,27 @@ enum lt_status cli_session_open(struct cli_session *s, const struct cli_model_op
     memset(s, 0, sizeof *s);
     if (!o->model)
         return lt_fail(err, LT_ERR_INVALID, "--model is missing: name a checkpoint folder");
+    if (o->load_in_4bit && o->load_in_8bit)
+        return lt_fail(err, LT_ERR_INVALID, "--load-in-4bit and --load-in-8bit exclude each other");
     struct lt_backend_request req = {
         .device = o->device, .threads = (int)o->threads, .isa = getenv("LT_CPU"), .gemm = getenv("LT_GEMM")};
     LT_TRY(lt_backend_create(&s->backend, &req, err));
     LT_TRY(lt_checkpoint_resolve(&s->dir, o->model, err));
     s->load.threads = o->threads > 0 ? (int)o->threads : lt_cpu_count();
-    s->load.double_quant = o->double_quant;
+    s->load.double_quant = o->double_quant && !o->load_in_8bit;
     if (o->load_in_4bit)
         s->load.quant = strcmp(o->quant_type, "fp4") == 0 ? LT_LOAD_FP4 : LT_LOAD_NF4;
+    if (o->load_in_8bit) {
+        s->load.quant = LT_LOAD_INT8;
+        s->load.int8_threshold = (float)o->int8_threshold;
+    }
     LT_TRY(open_checkpoint(s, o, err));
     LT_TRY(lt_model_open(&s->model, &s->checkpoint, o->model, err));
+    s->model->compute_dtype = cli_compute_dtype(o);
+    if (s->load.quant == LT_LOAD_INT8 && !s->model->int8) {
+        s->model->int8 = true;
+        s->model->int8_threshold = s->load.int8_threshold;
+    }
     return open_tokenizer(s, o, need_tokenizer, err);
 }
 

@@ -14,18 +14,20 @@
 /* Options shared by the programs; targets of CLI_MODEL_OPTIONS. */
 struct cli_model_options {
     const char *model, *adapter, *device;
-    bool load_in_4bit, double_quant;
+    bool load_in_4bit, load_in_8bit, double_quant;
+    double int8_threshold;
     const char *quant_type;      /* nf4 | fp4 */
     const char *quantized_cache; /* auto | off | on */
     const char *cache_dir;
     const char *compute_dtype;
+    bool bf16; /* compute_dtype bfloat16 by the name that transformers has for it */
     int64_t threads;
     const char *chat_template;
 };
 extern const struct cli_model_options cli_model_defaults;
 
 /* Appends the shared option rows to `table` (room for CLI_MODEL_OPTION_COUNT); returns how many. */
-enum { CLI_MODEL_OPTION_COUNT = 11 };
+enum { CLI_MODEL_OPTION_COUNT = 14 };
 size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options *o);
 
 struct cli_session {
@@ -54,6 +56,7 @@ enum lt_status cli_session_load_weights(struct cli_session *s, struct lt_error *
 enum lt_status cli_session_plan(struct cli_session *s, struct lt_plan *plan, struct lt_error *err)
     LT_MUST_USE;
 void cli_session_close(struct cli_session *s);
+enum lt_dtype cli_compute_dtype(const struct cli_model_options *o);
 /* The dataset's view of the tokenizer (valid while the session is). */
 struct lt_data_tokenizer cli_data_tokenizer(struct cli_session *s);
 void cli_print_plan(const struct lt_plan *plan);

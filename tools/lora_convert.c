@@ -14,8 +14,9 @@
 static struct options {
     const char *model, *quantize, *output_dir, *max_shard_size, *config;
     bool double_quant;
+    double int8_threshold;
     int64_t threads;
-} o = {.max_shard_size = "5GB"};
+} o = {.max_shard_size = "5GB", .int8_threshold = 6};
 
 static struct cli_option table[] = {
     {.name = "model",
@@ -28,13 +29,19 @@ static struct cli_option table[] = {
      .aliases = "bnb-4bit-quant-type",
      .type = CLI_CHOICE,
      .target = &o.quantize,
-     .choices = "nf4,fp4",
+     .choices = "nf4,fp4,int8",
      .help = "form of the linear layers except the head"},
     {.name = "bnb-4bit-use-double-quant",
      .aliases = "double-quant,use-bnb-nested-quant,use-nested-quant,bnb-4bit-use-nested-quant",
      .type = CLI_FLAG,
      .target = &o.double_quant,
      .help = "quantize the block scales as well"},
+    {.name = "llm-int8-threshold",
+     .type = CLI_DOUBLE,
+     .target = &o.int8_threshold,
+     .min = 0,
+     .max = 1e6,
+     .help = "int8: for config.json; activations of this magnitude are multiplied in f32"},
     {.name = "output-dir",
      .aliases = "out,output",
      .type = CLI_STRING,
@@ -93,9 +100,12 @@ static enum lt_status convert(struct lt_error *err)
     if (!o.output_dir || !*o.output_dir)
         return lt_fail(err, LT_ERR_INVALID, "--output-dir is missing: name the folder for the result");
     if (!o.quantize)
-        return lt_fail(err, LT_ERR_INVALID, "--quantize is missing: say nf4 or fp4");
+        return lt_fail(err, LT_ERR_INVALID, "--quantize is missing: say nf4, fp4 or int8");
     LT_TRY(parse_size(&opt.max_shard_bytes, o.max_shard_size, err));
-    opt.load.quant = strcmp(o.quantize, "fp4") == 0 ? LT_LOAD_FP4 : LT_LOAD_NF4;
+    opt.load.quant = strcmp(o.quantize, "int8") == 0  ? LT_LOAD_INT8
+                     : strcmp(o.quantize, "fp4") == 0 ? LT_LOAD_FP4
+                                                      : LT_LOAD_NF4;
+    opt.load.int8_threshold = (float)o.int8_threshold;
     opt.load.double_quant = o.double_quant;
     opt.load.threads = o.threads > 0 ? (int)o.threads : lt_cpu_count();
     LT_TRY(lt_checkpoint_resolve(&dir, o.model, err));

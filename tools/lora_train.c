@@ -130,11 +130,13 @@ static enum lt_status choose_params(struct run *r, struct lt_error *err)
     LT_TRY(lt_lora_config_expand(&r->lora, model, err));
     char alpha[32];
     lt_snprintf(alpha, sizeof alpha, "%g", r->lora.alpha);
-    const char *base = !o->model.load_in_4bit                 ? ""
+    const char *base = o->model.load_in_8bit                  ? ", 8-bit base"
+                       : !o->model.load_in_4bit               ? ""
                        : r->session.load.quant == LT_LOAD_FP4 ? ", 4-bit FP4 base"
                                                               : ", 4-bit NF4 base";
-    lt_snprintf(r->method, sizeof r->method, "LoRA r=%d alpha=%s%s%s", r->lora.r, alpha,
-                r->lora.use_rslora ? " (rsLoRA)" : "", base);
+    lt_snprintf(r->method, sizeof r->method, "LoRA r=%d alpha=%s%s%s%s", r->lora.r, alpha,
+                r->lora.use_rslora ? " (rsLoRA)" : "", base,
+                model->compute_dtype == LT_BF16 ? ", bf16 products" : "");
     return LT_OK;
 }
 
@@ -208,25 +210,34 @@ static enum lt_status plan_memory(void *user, const struct train_memory *m, stru
 
 static enum lt_status fit_into_memory(struct run *r, struct lt_error *err)
 {
+    const struct train_options *o = &r->command.o;
     struct lt_model_memory weights;
     struct lt_load_options load = r->session.load;
     struct train_memory choice;
     load.residency = LT_WEIGHTS_STREAM;
     LT_TRY(lt_model_memory(r->session.model, &r->session.checkpoint, &load, &weights, err));
+    const char *advice =
+        "a shorter --max-length, a smaller --per-device-train-batch-size or a lower --lora-r need "
+        "less";
+    if (o->full_finetune)
+        advice = "only frozen weights can stay in a file, and --full-finetune trains all";
+    else if (weights.streamed == 0)
+        advice =
+            "weights that are quantized while loading cannot stay in a file; with --quantized-cache on they "
+            "are quantized once and can";
     const struct train_memory_case c = {
-        .program = &r->command.program,
-        .options = &r->command.o,
+        .options = {.limit = o->memory_limit,
+                    .weights = o->weights,
+                    .order = o->accumulation_order,
+                    .boundaries = o->boundaries,
+                    .recompute = train_recompute(o),
+                    .keep_recompute = cli_seen(&r->command.program, "gradient-checkpointing"),
+                    .keep_optim = cli_seen(&r->command.program, "optim")},
+        .mappable = true,
         .layer_major_possible = lt_engine_layer_major_possible(r->session.model),
         .streamable = weights.streamed > 0,
-        .advice =
-            r->command.o.full_finetune
-                ? "only frozen weights can stay in a file, and --full-finetune trains all"
-            : weights.streamed == 0
-                ? "weights that are quantized while loading cannot stay in a file; with --quantized-cache "
-                  "on they are quantized once and can"
-                : "a shorter --max-length, a smaller --per-device-train-batch-size or a lower --lora-r "
-                  "need less",
-        .accumulation = r->command.o.accumulation,
+        .advice = advice,
+        .accumulation = o->accumulation,
         .plan = plan_memory,
         .user = r};
     return train_memory_choose(&c, &choice, &r->plan, r->memory, sizeof r->memory, err);
@@ -245,9 +256,10 @@ static enum lt_status print_summary(struct run *r, struct lt_plan *plan, struct 
                               .steps_per_epoch = lt_batches_steps_per_epoch(r->train),
                               .batch_rows = r->batch_rows,
                               .packed_rows = o->packing ? (int64_t)r->train_data.count : 0,
-                              .accumulation = o->accumulation};
+                              .accumulation = o->accumulation,
+                              .frozen = !o->full_finetune};
     double rate;
-    LT_TRY(train_measure_rate(r->session.backend, &rate, err));
+    LT_TRY(train_measure_rate(r->session.backend, r->session.model->compute_dtype, &rate, err));
     lt_batches_totals(r->train, &s.tokens_per_epoch, &s.targets_per_epoch);
     double length = (double)s.tokens_per_epoch / (double)(s.rows > 0 ? s.rows : 1);
     double tokens = (double)s.tokens_per_epoch / (double)s.steps_per_epoch * (double)s.max_steps;

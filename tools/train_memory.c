@@ -85,34 +85,32 @@ static enum lt_residency residency_of(const char *name)
 /* The step with what the user has set in place of what it wants. */
 static struct train_memory settle(const struct search *s, const struct train_memory *step)
 {
-    const struct train_options *o = s->c->options;
-    const struct cli_program *p = s->c->program;
+    const struct train_memory_options *o = &s->c->options;
     struct train_memory m = *step;
-    bool automatic = strcmp(o->weights, "auto") == 0;
-    m.weights = automatic ? step->weights : residency_of(o->weights);
-    if (m.recompute != LT_RECOMPUTE_FULL || cli_seen(p, "gradient-checkpointing"))
-        m.recompute = train_recompute(o);
+    if (strcmp(o->weights, "auto") != 0)
+        m.weights = residency_of(o->weights);
+    if (m.recompute != LT_RECOMPUTE_FULL || o->keep_recompute)
+        m.recompute = o->recompute;
     if (strcmp(o->boundaries, "auto") != 0)
         m.boundaries_in_file = strcmp(o->boundaries, "file") == 0;
-    if (cli_seen(p, "optim"))
+    if (o->keep_optim)
         m.paged_optimizer = false;
     /* A layer that is read from a file is visited as rarely as possible. */
-    m.layer_major = strcmp(o->accumulation_order, "auto") == 0
-                        ? step->layer_major && s->c->layer_major_possible
-                        : strcmp(o->accumulation_order, "layer") == 0;
+    m.layer_major = strcmp(o->order, "auto") == 0 ? step->layer_major && s->c->layer_major_possible
+                                                  : strcmp(o->order, "layer") == 0;
     m.layer_major = m.layer_major && s->c->accumulation > 1;
     return m;
 }
 
 static bool is_tried(const struct search *s, const struct train_memory *step)
 {
-    const struct train_options *o = s->c->options;
-    bool streams = step->weights == LT_WEIGHTS_STREAM;
-    bool wanted = strcmp(o->weights, "auto") == 0 ? !streams || s->c->streamable
-                                                  : streams == (strcmp(o->weights, "stream") == 0);
-    if (!wanted)
-        return false;
-    return s->explicit_limit || !(step->recompute == LT_RECOMPUTE_FULL || step->boundaries_in_file);
+    bool streams = step->weights == LT_WEIGHTS_STREAM, maps = step->weights == LT_WEIGHTS_MMAP;
+    bool possible = streams ? s->c->streamable : !maps || s->c->mappable;
+    bool wanted = strcmp(s->c->options.weights, "auto") == 0
+                      ? possible
+                      : streams == (strcmp(s->c->options.weights, "stream") == 0);
+    return wanted &&
+           (s->explicit_limit || !(step->recompute == LT_RECOMPUTE_FULL || step->boundaries_in_file));
 }
 
 static enum lt_status try_step(struct search *s, const struct train_memory *step, struct lt_error *err)
@@ -127,7 +125,7 @@ static enum lt_status try_step(struct search *s, const struct train_memory *step
     LT_TRY(s->c->plan(s->c->user, &m, s->plan, &mapped, err));
     s->fits = s->plan->peak <= s->limit;
     /* Mapped weights that do not stay in the page cache are read page by page in every step: streaming is better. */
-    if (m.weights == LT_WEIGHTS_MMAP && s->c->streamable && strcmp(s->c->options->weights, "auto") == 0)
+    if (m.weights == LT_WEIGHTS_MMAP && s->c->streamable && strcmp(s->c->options.weights, "auto") == 0)
         s->fits = s->fits && s->plan->peak + mapped <= s->available;
     return LT_OK;
 }
@@ -185,15 +183,15 @@ enum lt_status train_memory_choose(const struct train_memory_case *c, struct tra
                                    struct lt_plan *plan, char *text, size_t text_size, struct lt_error *err)
 {
     struct search s = {.c = c,
-                       .explicit_limit = c->options->memory_limit != NULL,
+                       .explicit_limit = c->options.limit != NULL,
                        .choice = choice,
                        .plan = plan,
                        .available = lt_memory_available()};
     s.available = s.available == 0 ? UINT64_MAX : (uint64_t)(SAFE_SHARE * (double)s.available);
     s.limit = s.available;
     if (s.explicit_limit)
-        LT_TRY(train_memory_size(&s.limit, c->options->memory_limit, err));
-    if (strcmp(c->options->weights, "stream") == 0 && !c->streamable)
+        LT_TRY(train_memory_size(&s.limit, c->options.limit, err));
+    if (strcmp(c->options.weights, "stream") == 0 && !c->streamable)
         return lt_fail(err, LT_ERR_INVALID, "--weights stream: %s", c->advice);
     for (size_t i = 0; i < sizeof ladder / sizeof *ladder && !s.fits; i++)
         if (is_tried(&s, &ladder[i]))

@@ -5,7 +5,6 @@
 
 #include "core/train/trainer.h"
 #include "models/model_load.h"
-#include "tools/train_options.h"
 
 struct train_memory {
     enum lt_residency weights;
@@ -13,14 +12,23 @@ struct train_memory {
     enum lt_recompute recompute;
 };
 
+/* What the user has set. */
+struct train_memory_options {
+    const char *limit;               /* NULL: none */
+    const char *weights;             /* auto | resident | mmap | stream */
+    const char *order;               /* auto | micro-batch | layer */
+    const char *boundaries;          /* auto | memory | file */
+    enum lt_recompute recompute;     /* when it is not to be chosen */
+    bool keep_recompute, keep_optim; /* given: not to be changed */
+};
+
 /* What the choice is made from. */
 struct train_memory_case {
-    const struct cli_program *program;
-    const struct train_options *options;
+    struct train_memory_options options;
     bool layer_major_possible;
-    bool streamable;      /* lt_model_stream would mark something */
-    const char *advice;   /* what else could help; where nothing can be streamed, why */
-    int64_t accumulation; /* micro-batches of a step */
+    bool mappable, streamable; /* can weights be mapped, or some of them streamed? */
+    const char *advice;        /* what else could help; where nothing can be streamed, why */
+    int64_t accumulation;      /* micro-batches of a step */
     /* Makes the plan of a choice; what the last call made stays.  *mapped: bytes of the weights' lines that are not in
      * the peak. */
     enum lt_status (*plan)(void *user, const struct train_memory *choice, struct lt_plan *plan,

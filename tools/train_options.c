@@ -229,15 +229,19 @@ enum lt_status train_options_check(struct train_command *c, struct lt_error *err
     if (missing(o->output_dir) && o->resume)
         return lt_fail(err, LT_ERR_INVALID,
                        "--resume-from-checkpoint needs --output-dir, where the run goes on");
-    if (o->full_finetune && o->model.load_in_4bit)
+    if (o->full_finetune && cli_compute_dtype(&o->model) != LT_F32)
         return lt_fail(err, LT_ERR_INVALID,
-                       "--full-finetune cannot train 4-bit weights: leave --load-in-4bit out");
+                       "--compute-dtype bfloat16 is for frozen weights: leave it out with --full-finetune");
+    if (o->full_finetune && (o->model.load_in_4bit || o->model.load_in_8bit))
+        return lt_fail(err, LT_ERR_INVALID,
+                       "--full-finetune cannot train %d-bit weights: leave --load-in-%dbit out",
+                       o->model.load_in_4bit ? 4 : 8, o->model.load_in_4bit ? 4 : 8);
     if (o->full_finetune && !missing(o->output_dir) && strcmp(o->output_dir, o->model.model) == 0)
         return lt_fail(err, LT_ERR_INVALID,
                        "--output-dir is the model's own folder: the result would overwrite the model");
     if (o->full_finetune && o->init_adapter)
         return lt_fail(err, LT_ERR_INVALID, "--full-finetune and --init-adapter exclude each other");
-    if (strcmp(o->weights, "stream") == 0 && o->model.load_in_4bit &&
+    if (strcmp(o->weights, "stream") == 0 && (o->model.load_in_4bit || o->model.load_in_8bit) &&
         !cli_seen(&c->program, "quantized-cache"))
         o->model.quantized_cache = "on"; /* what is quantized while loading is in memory */
     if (o->full_finetune && !cli_seen(&c->program, "learning-rate"))

@@ -26,7 +26,7 @@ double train_flops_per_token(const struct lt_model *m, enum lt_recompute recompu
     return per_weight * (frozen + trained) + 2 * trained + (2 + 5) * attention;
 }
 
-static void build_probe(struct lt_graph *g, int64_t n, int64_t rows)
+static void build_probe(struct lt_graph *g, int64_t n, int64_t rows, enum lt_dtype compute)
 {
     int x = lt_graph_extern(g, LT_EXT_HIDDEN, LT_HIDDEN_IN, LT_F32, LT_ROWS_FIXED, rows, n);
     int w = lt_graph_extern(g, LT_EXT_TENSOR, 0, LT_F32, LT_ROWS_FIXED, n, n);
@@ -35,6 +35,7 @@ static void build_probe(struct lt_graph *g, int64_t n, int64_t rows)
     node->in[0] = x;
     node->in[1] = w;
     node->out[0] = y;
+    node->attr.bf16 = compute == LT_BF16;
 }
 
 /* A device may only have begun when run() returns: reading a number waits for it. */
@@ -56,7 +57,8 @@ static enum lt_status run_probe(struct lt_backend *be, const struct lt_compiled 
     return LT_OK;
 }
 
-enum lt_status train_measure_rate(struct lt_backend *be, double *flops, struct lt_error *err)
+enum lt_status train_measure_rate(struct lt_backend *be, enum lt_dtype compute, double *flops,
+                                  struct lt_error *err)
 {
     enum { N = 2048, ROWS = 256 };
     const struct lt_capacity cap = {ROWS, 1, 1};
@@ -66,7 +68,7 @@ enum lt_status train_measure_rate(struct lt_backend *be, double *flops, struct l
     struct lt_buffer *weight = NULL, *x = NULL, *arena = NULL;
     struct lt_device_weight *dw = NULL;
     lt_graph_init(&g);
-    build_probe(&g, N, ROWS);
+    build_probe(&g, N, ROWS, compute);
     enum lt_status status = lt_program_plan(&p, &g, &cap, err);
     if (status == LT_OK)
         status = be->ops->compile(be, &p, &code, err);
@@ -115,6 +117,8 @@ void train_print_summary(const struct train_summary *s)
            (long long)s->accumulation, (long long)s->batch_rows, (long long)s->steps_per_epoch);
     printf("Memory     %s\n", s->memory);
     printf("Estimate   %s\n", s->seconds < 1 ? "under a second" : cli_duration(a, sizeof a, s->seconds));
+    if (s->backend->bf16_unit && s->model->compute_dtype == LT_F32 && s->frozen)
+        printf("           This processor has a unit for bf16: --compute-dtype bfloat16 would be faster.\n");
     if (s->seconds > 86400)
         printf(
             "           That is more than a day: fewer --max-steps, a shorter --max-length or a smaller model would "

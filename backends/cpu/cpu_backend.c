@@ -360,7 +360,8 @@ enum lt_status lt_cpu_backend_create(struct lt_backend **be, int threads, const 
     if (!lt_cpu_isa_detect(&level, isa))
         return lt_fail(
             err, LT_ERR_INVALID,
-            "LT_CPU=%s is not an instruction set of this processor: use ref, avx2, avx512, amx or neon", isa);
+            "LT_CPU=%s is not an instruction set of this processor: use ref, avx2, avx512, avx512bf16, amx or neon",
+            isa);
     struct lt_cpu *cpu = lt_alloc_zero(1, sizeof *cpu);
     if (!cpu)
         return lt_fail(err, LT_ERR_NOMEM, "out of memory while creating the CPU backend");
@@ -374,6 +375,7 @@ enum lt_status lt_cpu_backend_create(struct lt_backend **be, int threads, const 
         cpu_destroy(&cpu->base);
         return status;
     }
+    cpu->base.bf16_unit = cpu->gemm->bf16_unit;
     cpu->base.fixed_bytes = cpu->gemm->workspace_bytes;
     lt_snprintf(cpu->base.description, sizeof cpu->base.description, "CPU, %s, %s GEMM, %d thread%s",
                 lt_cpu_isa_name(level), cpu->gemm->name, cpu->threads, cpu->threads == 1 ? "" : "s");

@@ -45,6 +45,9 @@ extern const lt_cpu_op_fn lt_cpu_op_table[LT_OP_COUNT];
 /* Bytes of workspace that this op wants at capacity. */
 size_t lt_cpu_op_workspace(const struct lt_cpu *cpu, const struct lt_program *p, const struct lt_node *n);
 
+/* LINEAR with an int8 weight and attr.int8 */
+void lt_cpu_linear_int8(const struct lt_cpu_call *c);
+size_t lt_cpu_linear_int8_workspace(int64_t rows, int64_t cols);
 size_t lt_cpu_grad_norm_workspace(int64_t n); /* of GRAD_NORM over n elements */
 
 /* Threads for an op over n elements: waking the others costs more than a small op. */

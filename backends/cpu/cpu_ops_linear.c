@@ -19,6 +19,7 @@ static void product(const struct lt_cpu_call *c, enum lt_gemm_side side, int64_t
                                 .c = y,
                                 .ldc = n,
                                 .accumulate = accumulate,
+                                .bf16 = c->node->attr.bf16,
                                 .bias = bias};
     c->cpu->gemm->run(c->cpu->gemm, &args);
 }
@@ -86,6 +87,10 @@ void lt_cpu_op_dropout(const struct lt_cpu_call *c)
 
 void lt_cpu_op_linear(const struct lt_cpu_call *c)
 {
+    if (c->node->attr.int8 && c->weight[1]->format == LT_WEIGHT_INT8) {
+        lt_cpu_linear_int8(c);
+        return;
+    }
     product(c, LT_GEMM_XWT, c->in_rows[0], c->in[0], c->weight[1], c->out[0], false, c->in[2]);
 }
 

@@ -27,7 +27,9 @@ struct lt_gemm_args {
     const struct lt_weight *w; /* any format; w->transposed says how the bytes lie */
     float *c;
     int64_t ldc;
-    bool accumulate;   /* C += instead of C = */
+    bool accumulate; /* C += instead of C = */
+    /* A, W and bias are rounded to bf16, the sum is f32, C is the sum rounded to bf16, as f32; not with accumulate. */
+    bool bf16;
     const float *bias; /* [n] added once, or NULL */
 };
 
@@ -49,6 +51,7 @@ struct lt_gemm_provider {
     void (*run)(struct lt_gemm_provider *p, const struct lt_gemm_args *args);
     void (*run_tn)(struct lt_gemm_provider *p, const struct lt_gemm_tn_args *args);
     void (*destroy)(struct lt_gemm_provider *p);
+    bool bf16_unit;         /* bf16 products run on a unit of their own */
     size_t workspace_bytes; /* all threads together; a line of the memory plan */
 };
 

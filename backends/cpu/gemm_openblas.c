@@ -47,8 +47,9 @@ struct scratch {
 /* ---- C (+)= A · op(W) -------------------------------------------------------------------------------- */
 
 /* A tile of op(W), stored as W lies: [width][kc] or, k-major, [kc][width]; columns n1 … are zero. */
-static const float *load_tile(float *tile, const struct lt_gemm_operand *b, int64_t n0, int64_t cols,
-                              int64_t width, int64_t k0, int64_t kc, int64_t *ld)
+static const float *load_tile(const struct openblas *g, float *tile, const struct lt_gemm_args *args,
+                              const struct lt_gemm_operand *b, int64_t n0, int64_t cols, int64_t width,
+                              int64_t k0, int64_t kc, int64_t *ld)
 {
     if (b->f32 != NULL && cols == width) {
         *ld = b->ld;
@@ -65,6 +66,8 @@ static const float *load_tile(float *tile, const struct lt_gemm_operand *b, int6
             b->decode(tile + n * kc, b->w, (n0 + n) * b->ld + k0, kc);
         memset(tile + cols * kc, 0, (size_t)((width - cols) * kc) * sizeof(float));
     }
+    if (args->bf16)
+        g->kernels->round_bf16(tile, tile, kc * width);
     return tile;
 }
 
@@ -75,7 +78,7 @@ static void copy_rows(float *dst, int64_t ldd, const float *src, int64_t lds, in
 }
 
 /* Rows [m0, m0 + rows) of C, columns [n0, n0 + cols), one k block; rows <= PANEL_ROWS. */
-static void multiply_panel(struct scratch *own, const struct lt_gemm_args *args,
+static void multiply_panel(const struct openblas *g, struct scratch *own, const struct lt_gemm_args *args,
                            const struct lt_gemm_operand *b, const float *tile, int64_t ld_tile, int64_t m0,
                            int64_t rows, int64_t n0, int64_t cols, int64_t width, int64_t k0, int64_t kc)
 {
@@ -84,9 +87,11 @@ static void multiply_panel(struct scratch *own, const struct lt_gemm_args *args,
     int64_t lda = args->lda, ldc = args->ldc;
     const bool load = args->accumulate || k0 > 0;
     const bool padded_c = rows < PANEL_ROWS || cols < width;
-    if (rows < PANEL_ROWS) {
+    if (rows < PANEL_ROWS || args->bf16) {
         copy_rows(own->a, kc, a, lda, rows, kc);
         memset(own->a + rows * kc, 0, (size_t)((PANEL_ROWS - rows) * kc) * sizeof(float));
+        if (args->bf16)
+            g->kernels->round_bf16(own->a, own->a, rows * kc);
         a = own->a;
         lda = kc;
     }
@@ -104,21 +109,33 @@ static void multiply_panel(struct scratch *own, const struct lt_gemm_args *args,
         copy_rows(args->c + m0 * args->ldc + n0, args->ldc, own->c, width, rows, cols);
 }
 
-static void run_job(struct scratch *own, const struct lt_gemm_args *args, const struct lt_gemm_operand *b,
-                    int64_t m0, int64_t m1, int64_t n0, int64_t cols)
+/* What is left when the sums over k are in C: the bias, and with bf16 the rounding. */
+static void finish_row(const struct openblas *g, const struct lt_gemm_args *args, float *c, int64_t n0,
+                       int64_t cols)
+{
+    for (int64_t n = 0; args->bias != NULL && n < cols; n++) {
+        float bias = args->bias[n0 + n];
+        if (args->bf16)
+            g->kernels->round_bf16(&bias, &bias, 1);
+        c[n] += bias;
+    }
+    if (args->bf16)
+        g->kernels->round_bf16(c, c, cols);
+}
+
+static void run_job(const struct openblas *g, struct scratch *own, const struct lt_gemm_args *args,
+                    const struct lt_gemm_operand *b, int64_t m0, int64_t m1, int64_t n0, int64_t cols)
 {
     const int64_t width = (int64_t)lt_align_up((size_t)cols, COL_STEP);
     for (int64_t k0 = 0; k0 < b->k; k0 += BLOCK_K) {
         int64_t kc = lt_min_i64(BLOCK_K, b->k - k0), ld;
-        const float *tile = load_tile(own->w, b, n0, cols, width, k0, kc, &ld);
+        const float *tile = load_tile(g, own->w, args, b, n0, cols, width, k0, kc, &ld);
         for (int64_t m = m0; m < m1; m += PANEL_ROWS)
-            multiply_panel(own, args, b, tile, ld, m, lt_min_i64(PANEL_ROWS, m1 - m), n0, cols, width, k0,
+            multiply_panel(g, own, args, b, tile, ld, m, lt_min_i64(PANEL_ROWS, m1 - m), n0, cols, width, k0,
                            kc);
     }
-    if (args->bias != NULL)
-        for (int64_t m = m0; m < m1; m++)
-            for (int64_t n = n0; n < n0 + cols; n++)
-                args->c[m * args->ldc + n] += args->bias[n];
+    for (int64_t m = m0; m < m1; m++)
+        finish_row(g, args, args->c + m * args->ldc + n0, n0, cols);
 }
 
 static void openblas_run(struct lt_gemm_provider *provider, const struct lt_gemm_args *args)
@@ -138,7 +155,7 @@ static void openblas_run(struct lt_gemm_provider *provider, const struct lt_gemm
             if (next >= tiles * m_parts)
                 break;
             int64_t part = next % m_parts, n0 = next / m_parts * TILE_COLS;
-            run_job(own, args, &b, panels * part / m_parts * PANEL_ROWS,
+            run_job(g, own, args, &b, panels * part / m_parts * PANEL_ROWS,
                     lt_min_i64(panels * (part + 1) / m_parts * PANEL_ROWS, args->m), n0,
                     lt_min_i64(TILE_COLS, b.n - n0));
         }

@@ -6,6 +6,7 @@
 
 #include "core/base/alloc.h"
 #include "core/base/checked.h"
+#include "core/tensor/dtype.h"
 
 enum { CHUNK = 1024 /* decoded elements a thread holds */ };
 
@@ -16,6 +17,20 @@ struct ref {
     float *workspace; /* [threads][CHUNK] */
 };
 
+static float rounded(float x)
+{
+    return lt_bf16_to_f32(lt_f32_to_bf16(x));
+}
+
+/* n stored elements from `first` on as they are multiplied. */
+static void load(const struct lt_gemm_args *args, const struct lt_gemm_operand *b, float *chunk,
+                 int64_t first, int64_t n)
+{
+    b->decode(chunk, b->w, first, n);
+    for (int64_t i = 0; args->bf16 && i < n; i++)
+        chunk[i] = rounded(chunk[i]);
+}
+
 /* What the chains start from. */
 static void start(const struct lt_gemm_args *args, int64_t n0, int64_t n1)
 {
@@ -25,8 +40,15 @@ static void start(const struct lt_gemm_args *args, int64_t n0, int64_t n1)
             if (!args->accumulate)
                 *c = 0.0F;
             if (args->bias != NULL)
-                *c += args->bias[n];
+                *c += args->bf16 ? rounded(args->bias[n]) : args->bias[n];
         }
+}
+
+static void finish(const struct lt_gemm_args *args, int64_t n0, int64_t n1)
+{
+    for (int64_t m = 0; args->bf16 && m < args->m; m++)
+        for (int64_t n = n0; n < n1; n++)
+            args->c[m * args->ldc + n] = rounded(args->c[m * args->ldc + n]);
 }
 
 /* Column n, from a stored row that holds all its k. */
@@ -34,12 +56,12 @@ static void column(const struct lt_gemm_args *args, const struct lt_gemm_operand
 {
     for (int64_t k0 = 0; k0 < b->k; k0 += CHUNK) {
         int64_t kc = lt_min_i64(CHUNK, b->k - k0);
-        b->decode(chunk, b->w, n * b->ld + k0, kc);
+        load(args, b, chunk, n * b->ld + k0, kc);
         for (int64_t m = 0; m < args->m; m++) {
             const float *a = args->a + m * args->lda + k0;
             float s = args->c[m * args->ldc + n];
             for (int64_t k = 0; k < kc; k++)
-                s = fmaf(a[k], chunk[k], s);
+                s = fmaf(args->bf16 ? rounded(a[k]) : a[k], chunk[k], s);
             args->c[m * args->ldc + n] = s;
         }
     }
@@ -50,9 +72,11 @@ static void columns(const struct lt_gemm_args *args, const struct lt_gemm_operan
                     float *chunk)
 {
     for (int64_t k = 0; k < b->k; k++) {
-        b->decode(chunk, b->w, k * b->ld + n0, n1 - n0);
+        load(args, b, chunk, k * b->ld + n0, n1 - n0);
         for (int64_t m = 0; m < args->m; m++) {
             float a = args->a[m * args->lda + k];
+            if (args->bf16)
+                a = rounded(a);
             float *c = args->c + m * args->ldc;
             for (int64_t n = n0; n < n1; n++)
                 c[n] = fmaf(a, chunk[n - n0], c[n]);
@@ -75,6 +99,7 @@ static void ref_run(struct lt_gemm_provider *provider, const struct lt_gemm_args
         else
             for (int64_t n = n0; n < n1; n++)
                 column(args, &b, n, chunk);
+        finish(args, n0, n1);
     }
 }
 

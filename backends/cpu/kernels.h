@@ -18,7 +18,7 @@
 #include "core/base/rng.h"
 #include "core/tensor/weight.h"
 
-enum lt_cpu_isa { LT_CPU_REF, LT_CPU_AVX2, LT_CPU_AVX512, LT_CPU_AMX, LT_CPU_NEON };
+enum lt_cpu_isa { LT_CPU_REF, LT_CPU_AVX2, LT_CPU_AVX512, LT_CPU_AVX512BF16, LT_CPU_AMX, LT_CPU_NEON };
 
 /* Attention over one (query head, contiguous rows of one sequence).  Row t of the q block attends to key
  * rows j in [max(kv_begin, kv_end[t] - window), kv_end[t]); window <= 0: no window.  Tiles of keys are
@@ -92,6 +92,7 @@ struct lt_cpu_kernels {
     void (*glu_bwd)(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int64_t n,
                     enum lt_activation act);
     void (*add)(float *y, const float *a, const float *b, int64_t n); /* y may be a or b */
+    void (*round_bf16)(float *y, const float *x, int64_t n); /* to nearest even; NaN stays NaN; y may be x */
     void (*add_bias)(float *y, const float *bias, int64_t rows, int64_t cols, int64_t ldy); /* y += bias */
     void (*column_sums)(float *sums, const float *x, int64_t rows, int64_t cols, int64_t begin,
                         int64_t end); /* += , rows in order */
@@ -128,6 +129,13 @@ struct lt_cpu_kernels {
     /* Lion (Chen et al. 2023): p *= 1 - lr*wd; p -= lr sign(b1 m + (1-b1) g); m = b2 m + (1-b2) g. */
     void (*lion)(float *p, float *m, const float *g, int64_t n, const struct lt_optimizer_args *args);
 
+    /* LLM.int8(), contract of lt_int8_quantize_row() in quant/int8.h. */
+    int64_t (*int8_quantize)(int8_t *codes, float *scale, const float *x, int64_t n, float threshold,
+                             const uint8_t *skip);
+    /* acc[i * ldacc + j] = x[i] · w[j], rows of k <= LT_INT8_MAX_COLS codes; those of x within 127. */
+    void (*int8_dot)(int32_t *acc, int64_t ldacc, const int8_t *x, int64_t m, const int8_t *w, int64_t n,
+                     int64_t k);
+
     /* Stored flat elements [begin, begin+n) of a weight to f32: the bits of quant/. */
     void (*decode[LT_WEIGHT_FORMAT_COUNT])(float *dst, const struct lt_weight *w, int64_t begin, int64_t n);
 };
@@ -135,8 +143,8 @@ struct lt_cpu_kernels {
 /* Floats of scratch attention_bwd needs for a sequence of `rows` rows. */
 size_t lt_attention_grad_scratch(int64_t rows, int64_t head_dim, int64_t group);
 
-/* The best ISA of this processor, limited by LT_CPU=ref|avx2|avx512|amx|neon in the environment (an ISA the
- * processor lacks, or a word not in the list, is false). */
+/* The best ISA of this processor, limited by LT_CPU=ref|avx2|avx512|avx512bf16|amx|neon in the environment (an
+ * ISA the processor lacks, or a word not in the list, is false). */
 bool lt_cpu_isa_detect(enum lt_cpu_isa *isa, const char *request);
 const char *lt_cpu_isa_name(enum lt_cpu_isa isa);
 bool lt_cpu_isa_available(enum lt_cpu_isa isa);

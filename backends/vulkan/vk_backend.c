@@ -104,7 +104,8 @@ static bool supports(struct lt_backend *be, const struct lt_program *p, const st
 {
     (void)be;
     (void)p;
-    return lt_vk_op_table[n->op] != NULL;
+    /* Products are f32 here. */
+    return lt_vk_op_table[n->op] != NULL && !n->attr.bf16 && !n->attr.int8;
 }
 
 /* ---- the backend ---- */

@@ -5,7 +5,7 @@
 enum { SPLIT_K = 512, MAX_SPLITS = 16, SKINNY = 64, REDUCE_THREADS = 256 };
 
 /* Flags of gemm.comp. */
-enum { A_T = 1, B_KN = 2, ALIGNED = 4, SPLIT = 8, START = 16, BIAS = 32 };
+enum { A_T = 1, B_KN = 2, ALIGNED = 4, SPLIT = 8, START = 16, BIAS = 32, BF16 = 64, BF16_RESULT = 128 };
 
 /* Pushed constants of gemm.comp. */
 struct gemm_push {
@@ -23,7 +23,8 @@ struct part {
     const struct lt_vk_gemm *g;
     struct lt_vk_ref start;
     int64_t row, rows;
-    bool kn; /* the stored rows of W run along k */
+    bool kn;   /* the stored rows of W run along k */
+    bool last; /* no part is added to this one */
 };
 
 struct lt_device_weight lt_vk_plain_weight(struct lt_vk_ref data, int64_t rows, int64_t cols)
@@ -147,7 +148,7 @@ static void product(struct lt_vk_recorder *r, const struct part *p)
     const struct lt_vk_gemm *g = p->g;
     const struct lt_device_weight *w = g->w;
     int64_t n = p->kn ? g->n : p->rows, k = p->kn ? p->rows : g->k;
-    int64_t splits = splits_of(g->m, n, k, g->a_transposed), slab = g->m * n;
+    int64_t splits = g->bf16 ? 1 : splits_of(g->m, n, k, g->a_transposed), slab = g->m * n;
     struct tile t = choose_tile(r, g->m, n);
     int64_t k_chunk = lt_div_up(lt_div_up(k, splits), 32) * 32; /* whole tiles of every size */
     struct gemm_push push = {.m = (uint32_t)g->m,
@@ -165,7 +166,8 @@ static void product(struct lt_vk_recorder *r, const struct part *p)
     bool split = splits > 1, start = p->start.buffer && !split;
     uint32_t flags = (g->a_transposed ? A_T : 0u) | (p->kn ? B_KN : 0u) |
                      (is_aligned(p, &push) ? ALIGNED : 0u) | (split ? SPLIT : 0u) | (start ? START : 0u) |
-                     (g->bias.buffer ? BIAS : 0u);
+                     (g->bias.buffer ? BIAS : 0u) | (g->bf16 ? BF16 : 0u) |
+                     (g->bf16 && p->last ? BF16_RESULT : 0u);
     size_t a_row = (size_t)push.lda * sizeof(float), c_row = (size_t)g->n * sizeof(float);
     bool by_rows = !g->a_transposed && !split; /* rows may be cut where a buffer is larger than a binding */
     struct lt_vk_dispatch d = {
@@ -208,6 +210,7 @@ void lt_vk_gemm(struct lt_vk_recorder *r, const struct lt_vk_gemm *g)
     for (p.row = 0; step > 0 && p.row < rows; p.row += step) {
         struct lt_vk_gemm one = *g;
         p.rows = lt_min_i64(step, rows - p.row);
+        p.last = !p.kn || p.row + p.rows == rows;
         if (p.kn && p.row > 0) { /* ranges of k add up */
             p.start = g->c;
             one.bias = (struct lt_vk_ref){0};

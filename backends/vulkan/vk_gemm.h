@@ -13,6 +13,7 @@ struct lt_vk_gemm {
     struct lt_vk_ref bias, start; /* [n]; [m, n], may be c; buffer NULL: absent */
     struct lt_vk_ref c;
     float scale;
+    bool bf16;            /* both factors, the bias and the result are rounded to bf16, the sum is f32 */
     enum lt_vk_rows kind; /* of the live rows */
     int64_t row0;
     struct lt_vk_ref workspace; /* lt_vk_gemm_workspace() bytes */

@@ -22,7 +22,7 @@ void lt_file_map_close(struct lt_file_map *map); /* zeroed or closed maps are ac
  * afterwards the kernel is told that those cached pages are not needed again. */
 enum lt_status lt_file_map_pread(const struct lt_file_map *map, void *dst, size_t n, size_t offset,
                                  struct lt_error *err) LT_MUST_USE;
-/* Hints: will be read soon / is not needed any more.  Never fails. */
+/* Hints: will be read soon / is not needed any more, neither in this process nor in the page cache.  Never fails. */
 void lt_file_map_prefetch(const struct lt_file_map *map, size_t offset, size_t n);
 void lt_file_map_release(const struct lt_file_map *map, size_t offset, size_t n);
 

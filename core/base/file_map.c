@@ -118,8 +118,11 @@ void lt_file_map_prefetch(const struct lt_file_map *map, size_t offset, size_t n
 
 void lt_file_map_release(const struct lt_file_map *map, size_t offset, size_t n)
 {
-    /* Pages shared with a neighbour are dropped too: read-only, they come back from the cache. */
+    /* Pages shared with a neighbour are dropped too: read-only, they come back. */
     advise(map, offset, n, MADV_DONTNEED);
+    if (map->data && offset < map->size)
+        posix_fadvise(map->fd, (off_t)offset, (off_t)(n < map->size - offset ? n : map->size - offset),
+                      POSIX_FADV_DONTNEED);
 }
 
 static enum lt_status fail_too_large(struct lt_error *err, const char *path, size_t max_size)

@@ -1,5 +1,5 @@
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* sched_getaffinity */
+#define _GNU_SOURCE /* sched_getaffinity, syscall */
 #endif
 #include "core/base/system.h"
 
@@ -8,6 +8,10 @@
 #include <stdatomic.h>
 #include <time.h>
 #include <unistd.h>
+
+#if defined(__linux__) && defined(__x86_64__)
+#include <sys/syscall.h>
+#endif
 
 #include "core/base/strbuf.h"
 
@@ -26,6 +30,17 @@ double lt_clock_seconds(void)
 double lt_wall_seconds(void)
 {
     return clock_read(CLOCK_REALTIME);
+}
+
+bool lt_tiles_enable(void)
+{
+#if defined(__linux__) && defined(__x86_64__)
+    /* Linux, Documentation/arch/x86/xstate.rst: state component 18 is the tile data. */
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#else
+    return false;
+#endif
 }
 
 int lt_cpu_count(void)

@@ -79,9 +79,14 @@ static void linear_rule(struct lt_backward *b, const struct lt_node *n, int dy)
         emit(b, LT_OP_BIAS_DB, &n->attr, in, 1, out, 1);
     }
     if (needs(b, x)) {
-        int in[] = {dy, lt_backward_use(b, w), b->grad[x]}, out[] = {new_grad(b, x)};
+        /* What is rounded to bf16 is this product alone, so it is added afterwards. */
+        bool apart = n->attr.bf16;
+        int in[] = {dy, lt_backward_use(b, w), apart ? LT_NO_VALUE : b->grad[x]}, out[] = {new_grad(b, x)};
         emit(b, LT_OP_LINEAR_DX, &n->attr, in, 3, out, 1);
-        b->grad[x] = out[0];
+        if (apart)
+            add_grad(b, x, out[0]);
+        else
+            b->grad[x] = out[0];
     }
 }
 

@@ -98,6 +98,12 @@ static int build_lora(struct lt_build *b, int y, int x, int weight)
     return out;
 }
 
+/* Trained weights, adapters, the head and all that is no matrix product stay in f32, as bitsandbytes computes. */
+static bool computes_bf16(const struct lt_build *b, const struct lt_model_tensor *t)
+{
+    return b->model->compute_dtype == LT_BF16 && t->kind == LT_TENSOR_LINEAR && !t->is_head && !t->trainable;
+}
+
 int lt_build_linear(struct lt_build *b, int x, int weight, int bias)
 {
     const struct lt_model_tensor *t = lt_model_tensor(b->model, b->segment, weight);
@@ -109,6 +115,9 @@ int lt_build_linear(struct lt_build *b, int x, int weight, int bias)
     n->in[2] = bv;
     n->out[0] = y;
     n->attr.transposed = t->transposed;
+    n->attr.int8 = b->model->int8 && b->mode != LT_BUILD_TRAIN && !t->is_head;
+    n->attr.int8_threshold = n->attr.int8 ? b->model->int8_threshold : 0;
+    n->attr.bf16 = computes_bf16(b, t);
     return t->lora.rank > 0 ? build_lora(b, y, x, weight) : y;
 }
 

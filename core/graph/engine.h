@@ -96,7 +96,7 @@ bool lt_engine_layer_major_possible(const struct lt_model *model);
 enum lt_status lt_engine_train(struct lt_engine *e, const struct lt_micro_batches *step,
                                const struct lt_step_params *params, double *loss_sum, struct lt_error *err)
     LT_MUST_USE;
-/* Loss only: per-label losses and argmax (each may be NULL). */
+/* Loss only: per-label losses and argmax (each may be NULL).  LT_ERR_CANCELLED soon after lt_cancel_request(). */
 enum lt_status lt_engine_eval(struct lt_engine *e, const struct lt_tokens *t, float *losses, int32_t *argmax,
                               struct lt_error *err) LT_MUST_USE;
 /* Logits [n_labels, vocab] of the rows in label_rows; eval with opt.logits, or decode. */

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "core/base/system.h"
+
 enum lt_status lt_engine_write_params(struct lt_engine *e, size_t offset, const float *src, size_t n,
                                       struct lt_error *err)
 {
@@ -195,6 +197,8 @@ static enum lt_status run_inference(struct lt_engine *e, enum lt_pass pass, cons
     const struct lt_step_params p = {.loss_scale = 1};
     LT_TRY(lt_engine_upload(e, t, 0, err));
     for (int s = 0; s < lt_model_segments(e->model); s++) {
+        if (pass == LT_PASS_EVAL && lt_cancel_requested())
+            return lt_fail(err, LT_ERR_CANCELLED, "stopped during an evaluation");
         LT_TRY(lt_engine_take_weights(e, s, s < e->model->layers ? s + 1 : 1, err));
         LT_TRY(lt_engine_run_forward(e, pass, s, 0, &p, err));
     }

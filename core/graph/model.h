@@ -70,7 +70,12 @@ struct lt_model {
     int *segment_first; /* [layers + 3] number of the first tensor of each segment */
     char *name_or_path;
     int32_t bos_id, eos_ids[8], eos_count;
-    uint64_t parameters; /* of the base model, shared tensors once */
+    bool int8;            /* linear layers are LLM.int8(): integer products outside training */
+    float int8_threshold; /* activations of this magnitude stay in f32; 0: none */
+    uint64_t parameters;  /* of the base model, shared tensors once */
+    /* LT_F32, or LT_BF16: the products with frozen linear weights other than the head are bf16 (attribute `bf16` of their
+     * ops).  Set before an engine is created. */
+    enum lt_dtype compute_dtype;
 };
 
 static inline int lt_model_segments(const struct lt_model *m)

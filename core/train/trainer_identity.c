@@ -178,6 +178,7 @@ enum lt_status lt_trainer_identity(struct lt_trainer *t, json_t **identity, stru
     put_optimizer(o, &t->config.optimizer, &ok);
     lt_train_put(o, "names_and_shapes_of_parameters", parameters_hash(t->params), &ok);
     lt_train_put(o, "scaling_and_dropout_of_adapters", adapter_hash(t->model), &ok);
+    lt_train_put(o, "compute_dtype", json_string(lt_dtype_name(t->model->compute_dtype)), &ok);
     lt_train_put(o, "formats_of_base_weights", weights_hash(t->model), &ok);
     if (!ok) {
         json_decref(o);

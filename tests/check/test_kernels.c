@@ -274,6 +274,11 @@ static void run_add(const struct lt_cpu_kernels *k, const struct call *c)
     k->add(c->out[0], c->in[0], c->in[1], c->rows * c->cols);
 }
 
+static void run_round_bf16(const struct lt_cpu_kernels *k, const struct call *c)
+{
+    k->round_bf16(c->out[0], c->in[0], c->rows * c->cols);
+}
+
 static void run_add_bias(const struct lt_cpu_kernels *k, const struct call *c)
 {
     memcpy(c->out[0], c->in[0], (size_t)(c->rows * c->cols) * sizeof(float));
@@ -331,6 +336,7 @@ static const struct kernel_case cases[] = {
     {"glu_fwd", {FULL, FULL}, {FULL}, 4, false, 9, 0, run_glu_fwd, of_glu_fwd},
     {"glu_bwd", {FULL, FULL, FULL}, {FULL, FULL}, 4, false, 12, 0, run_glu_bwd, of_glu_bwd},
     {"add", {FULL, FULL}, {FULL}, 1, false, 0, 0, run_add, NULL},
+    {"round_bf16", {FULL}, {FULL}, 1, false, 0, 0, run_round_bf16, NULL},
     {"add_bias", {FULL, COL}, {FULL}, 1, false, 0, 0, run_add_bias, NULL},
     {"column_sums", {FULL}, {COL}, 1, true, 2, 1, run_column_sums, of_column_sums},
     {"dropout", {FULL}, {FULL}, 1, false, 0, 0, run_dropout, NULL},
@@ -439,7 +445,7 @@ static void check_cut(const struct kernel_case *k, const struct lt_cpu_kernels *
 
 static void check_case(const struct kernel_case *k, int64_t rows, int64_t cols, double range, int sprinkle)
 {
-    struct lt_cpu_kernels ref, isas[4];
+    struct lt_cpu_kernels ref, isas[LT_CPU_NEON + 1];
     lt_cpu_kernels_init(&ref, LT_CPU_REF);
     int n = lt_check_isas(isas);
     struct call start = make_call(k, rows, cols, range);
@@ -503,7 +509,7 @@ static void test_in_place(void **unused)
 {
     (void)unused;
     enum { N = 77 };
-    struct lt_cpu_kernels isas[4];
+    struct lt_cpu_kernels isas[LT_CPU_NEON + 1];
     int n = lt_check_isas(isas);
     lt_cpu_kernels_init(&isas[n++], LT_CPU_REF);
     float x[N], g[N], u[N], want[N], want2[N], got[N], got2[N];
@@ -541,6 +547,10 @@ static void test_in_place(void **unused)
         memcpy(got, x, sizeof got);
         k->rope(got, got, &position, u, 1, 1, N, 50, false);
         lt_check_same("rope in place", k->isa, got, want, N);
+        k->round_bf16(want, x, N);
+        memcpy(got, x, sizeof got);
+        k->round_bf16(got, got, N);
+        lt_check_same("round_bf16 in place", k->isa, got, want, N);
     }
 }
 
@@ -560,7 +570,7 @@ static void run_timed(void *context)
 
 static int bench(void)
 {
-    struct lt_cpu_kernels isas[5];
+    struct lt_cpu_kernels isas[LT_CPU_NEON + 2];
     lt_cpu_kernels_init(&isas[0], LT_CPU_REF);
     int n = 1 + lt_check_isas(isas + 1);
     for (int i = 0; i < CASES; i++) {

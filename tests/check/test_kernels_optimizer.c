@@ -168,7 +168,7 @@ static void test_same_bits(void **unused)
         const char *name;
         void (*run)(void *context);
     } kernels[] = {{"adamw8", run_adamw8}, {"sgd", run_sgd}, {"lion", run_lion}};
-    struct lt_cpu_kernels isas[4];
+    struct lt_cpu_kernels isas[LT_CPU_NEON + 1];
     int n = lt_check_isas(isas);
     for (size_t kernel = 0; kernel < sizeof kernels / sizeof *kernels; kernel++)
         for (int regime = 0; regime < REGIMES; regime++)
@@ -182,7 +182,7 @@ static void test_same_bits(void **unused)
 static void test_blocks_apart(void **unused)
 {
     (void)unused;
-    struct lt_cpu_kernels all[5];
+    struct lt_cpu_kernels all[LT_CPU_NEON + 2];
     lt_cpu_kernels_init(&all[0], LT_CPU_REF);
     int n = 1 + lt_check_isas(all + 1);
     for (int i = 0; i < n; i++) {
@@ -262,7 +262,7 @@ static void test_formula(void **unused)
 static void test_sign_is_kept(void **unused)
 {
     (void)unused;
-    struct lt_cpu_kernels all[5];
+    struct lt_cpu_kernels all[LT_CPU_NEON + 2];
     lt_cpu_kernels_init(&all[0], LT_CPU_REF);
     int n = 1 + lt_check_isas(all + 1);
     for (int i = 0; i < n; i++) {
@@ -289,7 +289,7 @@ static void test_broken_gradients(void **unused)
 {
     (void)unused;
     const float broken[] = {NAN, INFINITY, -INFINITY, 1e30f};
-    struct lt_cpu_kernels all[5];
+    struct lt_cpu_kernels all[LT_CPU_NEON + 2];
     lt_cpu_kernels_init(&all[0], LT_CPU_REF);
     int n = 1 + lt_check_isas(all + 1);
     for (int i = 0; i < n; i++) {
@@ -317,7 +317,7 @@ static void test_broken_gradients(void **unused)
 static void test_zero_block(void **unused)
 {
     (void)unused;
-    struct lt_cpu_kernels all[5];
+    struct lt_cpu_kernels all[LT_CPU_NEON + 2];
     lt_cpu_kernels_init(&all[0], LT_CPU_REF);
     int n = 1 + lt_check_isas(all + 1);
     for (int i = 0; i < n; i++) {
@@ -378,7 +378,7 @@ static void bench_isa(const struct lt_cpu_kernels *k)
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
-        struct lt_cpu_kernels isas[5];
+        struct lt_cpu_kernels isas[LT_CPU_NEON + 2];
         lt_cpu_kernels_init(&isas[0], LT_CPU_REF);
         int n = 1 + lt_check_isas(isas + 1);
         for (int i = 0; i < n; i++)

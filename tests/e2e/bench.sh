@@ -51,6 +51,10 @@ small='--shape tiny --seq 16 --batch 2 --steps 2'
     bench lora train $small --accumulation 2 --labels 5
     bench again train $small --accumulation 2 --labels 5 --threads 1
     bench double train $small --quant fp4 --double-quant --gradient-checkpointing true
+    bench stream train $small --accumulation 2 --labels 5 --weights stream --weights-dir "$tmp"
+    bench limit train $small --accumulation 2 --labels 5 --weights-dir "$tmp" --weights stream --keep-weights \
+        --boundaries file --memory-limit 1g --gradient-checkpointing true
+    bench deeper train $small --weights stream --weights-dir "$tmp" --layers 4
     bench full train $small --full --layers 1
     bench forward train $small --no-lora --quant int8
 }
@@ -67,6 +71,16 @@ if command -v python3 >/dev/null 2>&1; then
 a, b = (json.load(open(p)) for p in sys.argv[1:])
 sys.exit(not (a['loss'] == b['loss'] and a['first_loss'] == b['first_loss']))" "$tmp/lora.json" "$tmp/again.json"
 fi
+# The two layers of this shape stay where they are; of four, two are read again in each pass.
+holds stream 'r["streaming"]["bytes"] == 0'
+holds deeper 'r["streaming"]["bytes"] == 2 * 2 * sum(l["bytes"] for l in r["memory"]["lines"] if "layer by" in l["name"]) // 2'
+if command -v python3 >/dev/null 2>&1; then
+    check 'the same losses streamed' python3 -c "import json, sys
+a, b, c = (json.load(open(p)) for p in sys.argv[1:])
+sys.exit(not (a['loss'] == b['loss'] == c['loss'] and a['first_loss'] == b['first_loss'] == c['first_loss']))" \
+        "$tmp/lora.json" "$tmp/stream.json" "$tmp/limit.json"
+fi
+check 'weights are kept when asked for' test "$(find "$tmp" -name '*.weights' | wc -l)" = 1
 check 'a table for people' grep -q 'share of the higher peak' "$tmp/lora.out"
 holds double 'r["double_quant"] and r["gradient_checkpointing"] == "true" and r["loss"] < r["first_loss"]'
 holds full 'r["quant"] == "bf16" and r["layers"] == 1 and r["trainable"] == r["parameters"]'
@@ -103,6 +117,8 @@ refuses()
     check "$what" says "$part"
 }
 refuses 'no mode' 'no mode is given' lora-bench
+refuses 'nothing to stream' 'all weights are trained' lora-bench train --shape tiny --full --weights stream
+refuses 'a limit too small' '--memory-limit 1.00 KiB is too little' lora-bench train --shape tiny --memory-limit 1k
 refuses 'unknown mode' "'trian' is no mode" lora-bench trian
 refuses 'unknown shape' "'llama-8b' is not one of" lora-bench train --shape llama-8b
 refuses 'quantized weights cannot be trained' 'use --quant bf16' lora-bench train --full --quant nf4

@@ -17,16 +17,17 @@ logits()
 }
 
 for name in llama-tiny gpt2-tiny; do
-    for options in '--quantize nf4' '--quantize fp4 --double-quant'; do
+    for options in '--quantize nf4' '--quantize fp4 --double-quant' '--quantize int8'; do
         case $options in
-        *fp4*) load='--bnb-4bit-quant-type fp4 --bnb-4bit-use-double-quant' form=fp4 ;;
-        *) load='' form=nf4 ;;
+        *int8*) load=--load-in-8bit form=int8 ;;
+        *fp4*) load='--load-in-4bit --bnb-4bit-quant-type fp4 --bnb-4bit-use-double-quant' form=fp4 ;;
+        *) load=--load-in-4bit form=nf4 ;;
         esac
         rm -rf "$tmp/converted"
         # shellcheck disable=SC2086 # words
         if ! convert --model "$golden/$name" $options --output-dir "$tmp/converted"; then
             not_ok "$name-$form" 'conversion failed'
-        elif ! logits "$tmp/a" --model "$golden/$name" --load-in-4bit $load --quantized-cache off ||
+        elif ! logits "$tmp/a" --model "$golden/$name" $load --quantized-cache off ||
             ! logits "$tmp/b" --model "$tmp/converted"; then
             not_ok "$name-$form" 'evaluation failed'
         elif ! cmp -s "$tmp/a" "$tmp/b"; then
@@ -38,6 +39,22 @@ for name in llama-tiny gpt2-tiny; do
         fi
     done
 done
+
+# Training decodes 8-bit weights: the first steps are nearly those of the unquantized base.
+lora-train --model "$golden/llama-tiny" --pretokenized "$batches" --load-in-8bit --max-steps 3 --logging-steps 1 \
+    --output-dir "$tmp/int8" >"$tmp/out" 2>"$tmp/err" &&
+    lora-train --model "$golden/llama-tiny" --pretokenized "$batches" --max-steps 3 --logging-steps 1 \
+        --output-dir "$tmp/plain" >"$tmp/out" 2>"$tmp/err" &&
+    paste -d' ' "$tmp/int8/train_log.jsonl" "$tmp/plain/train_log.jsonl" | sed 's/[^0-9.e-]*"loss": /\n/g' |
+    awk '/^[0-9]/ { v = $1 + 0; if (n++ % 2) { d = v - last; if (d < 0) d = -d; if (d > 0.02) bad = 1 } last = v }
+        END { exit bad || n != 6 }' &&
+    ok train-int8 || not_ok train-int8 'other losses than with the unquantized base'
+if lora-train --model "$golden/llama-tiny" --pretokenized "$batches" --load-in-8bit --load-in-4bit --plan \
+    >"$tmp/out" 2>"$tmp/err" || [ $? != 2 ] || ! grep -q 'exclude each other' "$tmp/err"; then
+    not_ok four-and-eight 'not refused'
+else
+    ok four-and-eight
+fi
 
 # ---- the cache ----
 

@@ -73,6 +73,14 @@ same layer-major --accumulation-order layer --gradient-checkpointing true
 same boundaries-in-a-file --accumulation-order layer --boundaries file
 same smallest --weights stream --boundaries file --gradient-checkpointing true --optim paged_adamw_32bit
 
+# 4-bit weights from the cache, where they were quantized before.
+mv straight straight-full
+train straight --load-in-4bit --weights mmap --quantized-cache off
+same stream-quantized --load-in-4bit --weights stream --cache-dir "$tmp/cache"
+refused stream-needs-the-cache '--quantized-cache on' --load-in-4bit --weights stream --quantized-cache off
+rm -rf straight
+mv straight-full straight
+
 # ---- limits ----
 same limit --memory-limit 3300k
 chosen limit-computes-twice 'layers computed twice'

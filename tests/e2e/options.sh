@@ -56,9 +56,9 @@ plan peft-names lora-r=4 lora-alpha=8.0 lora-dropout=0.1 lora-target-modules=q_p
     --model m --pretokenized "$batches" --lora_r=4 --lora_alpha 8 --lora_dropout .1 --target_modules q_proj,v_proj \
     --use_rslora --lora_bias all
 plan bitsandbytes-names load-in-4bit=true bnb-4bit-use-double-quant=true bnb-4bit-quant-type=fp4 \
-    compute-dtype=float32 -- \
+    compute-dtype=bfloat16 -- \
     --model m --pretokenized "$batches" --use_4bit --use_bnb_nested_quant --bnb_4bit_quant_type fp4 \
-    --bnb_4bit_compute_dtype float32
+    --bnb_4bit_compute_dtype bfloat16
 plan flags-with-values packing=true train-on-inputs=true load-in-4bit=false logging-first-step=false -- \
     --model m --data rows.jsonl --packing True --train-on-inputs=1 --load_in_4bit false --no-logging-first-step
 plan last-one-counts lora-r=8 -- --model m --pretokenized "$batches" --lora-r 4 --lora_rank 8

@@ -120,6 +120,16 @@ static void resumption(void **state)
     resume(&s);
 }
 
+/* Weights and layer boundaries in files, with their threads. */
+static void streamed(void **state)
+{
+    (void)state;
+    struct train_setup s = tiny_run("fault");
+    s.residency = LT_WEIGHTS_STREAM;
+    s.config.boundaries_in_file = true;
+    resume(&s);
+}
+
 static void paged_state(void **state)
 {
     (void)state;
@@ -136,6 +146,6 @@ static void paged_state(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(creation_and_files), cmocka_unit_test(resumption),
-                                       cmocka_unit_test(paged_state)};
+                                       cmocka_unit_test(streamed), cmocka_unit_test(paged_state)};
     return cmocka_run_group_tests_name("trainer without memory", tests, NULL, NULL);
 }

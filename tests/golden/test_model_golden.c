@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "backends/cpu/kernels.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/tiny_model.h"
 
@@ -17,6 +18,10 @@
 #define LOGITS_LIMIT 1e-4
 #define LOSS_LIMIT 1e-5
 #define GRAD_LIMIT 1e-4
+/* Where linear layers compute in bf16, by the same README: 3e-2, 3e-4 and 1e-2 measured there. */
+#define BF16_LOGITS_LIMIT 1e-1
+#define BF16_LOSS_LIMIT 5e-3
+#define BF16_GRAD_LIMIT 5e-2
 
 static void must(enum lt_status status, const struct lt_error *err)
 {
@@ -178,17 +183,19 @@ static float *grads_of(const struct tiny_options *o, const struct tiny_batch *b,
     return g;
 }
 
-/* The same numbers bit for bit, whatever is recomputed, however many threads run, with dropout too. */
+/* The same numbers bit for bit, whatever is recomputed, however many threads run, with dropout and with bf16
+ * products too. */
 static void recompute_and_threads_change_no_bit(void **state)
 {
     (void)state;
     struct tiny_batch b;
     int most_threads = strcmp(lt_test_device(), "cpu") == 0 ? 3 : 1; /* other devices have none */
     tiny_batch_load(&b, "goldens/llama-tiny/inputs.safetensors", "right.");
-    for (int dropout = 0; dropout < 2; dropout++) {
+    for (int variant = 0; variant < 3; variant++) {
         struct tiny_options base = {.model = "goldens/llama-tiny",
                                     .adapter = "goldens/lora/adapter",
-                                    .dropout = dropout ? 0.25f : 0,
+                                    .dropout = variant == 1 ? 0.25f : 0,
+                                    .bf16 = variant == 2,
                                     .threads = 1,
                                     .tokens = b.tokens.n_tokens,
                                     .labels = b.tokens.n_tokens};
@@ -252,10 +259,45 @@ static void rows_do_not_depend_on_the_batch(void **state)
     tiny_batch_free(&b);
 }
 
+/* qlora/bf16 on every instruction set there is; and it is bf16: the logits differ from those of f32. */
+static void bf16_compute(void **state)
+{
+    static const char *const isas[] = {"ref", "avx2", "avx512", "avx512bf16", "amx"};
+    enum lt_cpu_isa isa;
+    struct tiny_batch b;
+    (void)state;
+    tiny_batch_load(&b, "goldens/llama-tiny/inputs.safetensors", "right.");
+    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
+        struct tiny_model t;
+        if (!lt_cpu_isa_detect(&isa, isas[i])) {
+            print_message("SKIP: this processor has no %s\n", isas[i]);
+            continue;
+        }
+        struct tiny_options o = {.model = "goldens/qlora/checkpoint-bnb-4bit",
+                                 .adapter = "goldens/lora/adapter",
+                                 .isa = isas[i],
+                                 .bf16 = true,
+                                 .tokens = b.tokens.n_tokens,
+                                 .labels = b.tokens.n_tokens};
+        tiny_open(&t, &o);
+        double logits = logits_error(&t, &b, "goldens/qlora/bf16/expected.safetensors", "logits");
+        double other = logits_error(&t, &b, "goldens/qlora/f32/expected.safetensors", "logits");
+        double loss = train_loss(&t, &b);
+        print_message("%s: logits off by %g (from those of f32 by %g), loss by %g\n", isas[i], logits, other,
+                      loss - 6.468225002288818);
+        assert_true(logits <= BF16_LOGITS_LIMIT);
+        assert_true(other > 10 * LOGITS_LIMIT);
+        assert_true(fabs(loss - 6.468225002288818) <= BF16_LOSS_LIMIT);
+        assert_int_equal(check_grads(&t, "goldens/qlora/bf16/grads.safetensors", BF16_GRAD_LIMIT), 42);
+        tiny_close(&t);
+    }
+    tiny_batch_free(&b);
+}
+
 int main(void)
 {
     enum { CASES = sizeof cases / sizeof *cases };
-    struct CMUnitTest tests[CASES + 3];
+    struct CMUnitTest tests[CASES + 4];
     static char names[CASES][96];
     for (size_t i = 0; i < CASES; i++) {
         const char *of = cases[i].adapter ? cases[i].logits : cases[i].model;
@@ -266,5 +308,6 @@ int main(void)
     tests[CASES] = (struct CMUnitTest)cmocka_unit_test(padding_variants);
     tests[CASES + 1] = (struct CMUnitTest)cmocka_unit_test(recompute_and_threads_change_no_bit);
     tests[CASES + 2] = (struct CMUnitTest)cmocka_unit_test(rows_do_not_depend_on_the_batch);
+    tests[CASES + 3] = (struct CMUnitTest)cmocka_unit_test(bf16_compute);
     return cmocka_run_group_tests_name("model_golden", tests, NULL, NULL);
 }

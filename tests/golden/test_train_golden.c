@@ -12,12 +12,9 @@
 #include "core/base/file.h"
 #include "core/base/strbuf.h"
 #include "core/io/json.h"
+#include "backends/cpu/kernels.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/train_run.h"
-
-/* f32 against f32 in another order of summation: 1e-6 (losses) and 3e-6 (adapters) are measured between the goldens
- * and a float64 replay of 50 steps; the project promises 2e-5. */
-static const double CURVE_LIMIT = 2e-5;
 
 /* ---- curves ---- */
 
@@ -52,7 +49,16 @@ static void compare_step(void *user, const struct lt_train_metrics *m)
     assert_true(m->tokens > 0 && m->peak_memory_bytes > 0);
 }
 
-static void check_curve(const char *model, const char *curve, int32_t accumulation)
+/* How far losses, gradient norms and the final adapter may be off.  f32 against f32 in another order of summation: 1e-6
+ * (losses) and 3e-6 (adapters) are measured between the goldens and a float64 replay of 50 steps; the project promises
+ * 2e-5. */
+struct curve_limits {
+    double loss, norm, adapter;
+};
+static const struct curve_limits f32_limits = {2e-5, 1e-3, 2e-5};
+
+static void check_curve(const char *model, const char *curve, int32_t accumulation, const char *isa,
+                        const struct curve_limits *limits)
 {
     struct lt_error err = {0};
     char name[256];
@@ -65,6 +71,8 @@ static void check_curve(const char *model, const char *curve, int32_t accumulati
     struct train_setup setup = {.model = model,
                                 .adapter = "goldens/lora/adapter-init",
                                 .train = train_fixture("goldens/lora/batches.safetensors"),
+                                .isa = isa,
+                                .bf16 = limits != &f32_limits,
                                 .config = train_recipe(50, accumulation, train_temp(curve)),
                                 .events = {.user = &c, .log = compare_step}};
     train_run_open(&run, &setup);
@@ -76,33 +84,48 @@ static void check_curve(const char *model, const char *curve, int32_t accumulati
     char *written = lt_path_join(setup.config.output_dir, "adapter_model.safetensors");
     double adapter = train_file_difference(train_fixture(name), written);
     lt_free(written);
-    print_message("%s: loss %.2g, grad_norm %.2g, adapter %.2g\n", curve, c.worst_loss, c.worst_norm,
-                  adapter);
+    print_message("%s %s: loss %.2g, grad_norm %.2g, adapter %.2g\n", curve, isa ? isa : "", c.worst_loss,
+                  c.worst_norm, adapter);
     assert_int_equal(c.seen, 50);
     assert_int_equal(json_array_size(golden), 50);
-    assert_true(c.worst_loss <= CURVE_LIMIT);
-    assert_true(c.worst_norm <= 1e-3);
+    assert_true(c.worst_loss <= limits->loss);
+    assert_true(c.worst_norm <= limits->norm);
     assert_true(c.worst_rate <= 1e-12);
-    assert_true(adapter <= CURVE_LIMIT);
+    assert_true(adapter <= limits->adapter);
     json_decref(golden);
 }
 
 static void curve_plain(void **state)
 {
     (void)state;
-    check_curve("goldens/llama-tiny", "lora/curve-plain", 1);
+    check_curve("goldens/llama-tiny", "lora/curve-plain", 1, NULL, &f32_limits);
 }
 
 static void curve_accumulated(void **state)
 {
     (void)state;
-    check_curve("goldens/llama-tiny", "lora/curve-accum2", 2);
+    check_curve("goldens/llama-tiny", "lora/curve-accum2", 2, NULL, &f32_limits);
 }
 
 static void curve_qlora(void **state)
 {
     (void)state;
-    check_curve("goldens/qlora/checkpoint-bnb-4bit", "qlora/f32/curve", 1);
+    check_curve("goldens/qlora/checkpoint-bnb-4bit", "qlora/f32/curve", 1, NULL, &f32_limits);
+}
+
+/* The limits of the goldens' README, which measured 3e-3, 3e-3 and 1e-3. */
+static void curve_qlora_bf16(void **state)
+{
+    static const struct curve_limits limits = {2e-2, 2e-2, 1e-2};
+    static const char *const isas[] = {"ref", "avx2", "avx512", "avx512bf16", "amx"};
+    enum lt_cpu_isa isa;
+    (void)state;
+    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
+        if (lt_cpu_isa_detect(&isa, isas[i]))
+            check_curve("goldens/qlora/checkpoint-bnb-4bit", "qlora/bf16/curve", 1, isas[i], &limits);
+        else
+            print_message("SKIP: this processor has no %s\n", isas[i]);
+    }
 }
 
 /* ---- other optimizers on the same curve ---- */
@@ -364,9 +387,10 @@ static void evaluation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(curve_plain), cmocka_unit_test(curve_accumulated), cmocka_unit_test(curve_qlora),
-        cmocka_unit_test(optimizers),  cmocka_unit_test(eight_bit_tensors), cmocka_unit_test(dumped_step),
-        cmocka_unit_test(evaluation),
+        cmocka_unit_test(curve_plain), cmocka_unit_test(curve_accumulated),
+        cmocka_unit_test(curve_qlora), cmocka_unit_test(curve_qlora_bf16),
+        cmocka_unit_test(optimizers),  cmocka_unit_test(eight_bit_tensors),
+        cmocka_unit_test(dumped_step), cmocka_unit_test(evaluation),
     };
     return cmocka_run_group_tests_name("training goldens", tests, NULL, NULL);
 }

@@ -67,6 +67,12 @@ static void remove_temp_dir(void)
         fprintf(stderr, "%s\n", err.message);
 }
 
+bool lt_test_emulated(void)
+{
+    const char *runner = getenv("LT_TEST_RUNNER");
+    return runner != NULL && *runner != '\0';
+}
+
 const char *lt_test_temp_dir(void)
 {
     if (temp_dir_owner != 0)

@@ -16,6 +16,8 @@ bool lt_fixture_path(char *buf, size_t size, const char *relative);
 /* Says "SKIP: <relative> not found" and skips the running cmocka test: does not return. */
 void lt_test_skip_missing(const char *relative);
 
+/* The tests run in an emulator (LT_TEST_RUNNER): slowly, and with its memory in theirs. */
+bool lt_test_emulated(void);
 /* The device that tests of whole models run on: environment LT_TEST_DEVICE, else "cpu". */
 const char *lt_test_device(void);
 

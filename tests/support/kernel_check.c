@@ -13,7 +13,7 @@
 #include "tests/support/device_kernels.h"
 #include "tests/support/device_op.h"
 
-enum { GUARD = 64, SKEW = 4, MAX_BUFFERS = 64 };
+enum { GUARD = 64, SKEW = 4, MAX_BUFFERS = 128 };
 
 static struct {
     unsigned char *block;
@@ -22,7 +22,7 @@ static struct {
 static int buffer_count;
 static uint64_t state = 1;
 
-int lt_check_isas(struct lt_cpu_kernels kernels[4])
+int lt_check_isas(struct lt_cpu_kernels kernels[LT_CPU_NEON + 1])
 {
     int n = 0;
     if (device_open()) {

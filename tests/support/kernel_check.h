@@ -12,10 +12,10 @@
 #define LT_CHECK_ULP 0x1p-24
 
 /* The rungs to test: every available ISA but ref, or the device that LT_TEST_DEVICE names.  Returns how many. */
-int lt_check_isas(struct lt_cpu_kernels kernels[4]);
+int lt_check_isas(struct lt_cpu_kernels kernels[LT_CPU_NEON + 1]);
 
 /* n floats on an odd 4-byte boundary with guard bytes on both sides, filled with a signalling pattern;
- * lt_check_release() fails the test when a guard has changed.  At most 64 at a time. */
+ * lt_check_release() fails the test when a guard has changed.  At most 128 at a time. */
 float *lt_check_floats(int64_t n);
 void lt_check_release(void);
 

@@ -57,6 +57,7 @@ void tiny_open(struct tiny_model *t, const struct tiny_options *o)
     must(lt_checkpoint_open(&t->ck, path, &err), &err);
     must(lt_model_open(&t->model, &t->ck, path, &err), &err);
     t->model->table_positions = t->model->table_positions < 64 ? t->model->table_positions : 64;
+    t->model->compute_dtype = o->bf16 ? LT_BF16 : LT_F32;
     choose_params(t, o);
     struct lt_load_options load = {
         .quant = o->quant, .double_quant = true, .residency = o->residency, .threads = 2};

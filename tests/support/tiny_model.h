@@ -21,6 +21,7 @@ struct tiny_options {
     int32_t micro_batches;    /* that go through a layer together */
     const char *boundary_dir; /* NULL: layer boundaries in memory */
     float dropout;            /* overrides the adapter's */
+    bool bf16;                /* compute dtype */
 };
 
 struct tiny_model {

@@ -104,18 +104,22 @@ void train_run_open(struct train_run *r, const struct train_setup *s)
     struct lt_error err = {0};
     const char *model_dir = train_fixture(s->model);
     const struct lt_backend_request request = {.device = lt_test_device(),
-                                               .threads = s->threads > 0 ? s->threads : 1};
-    const struct lt_load_options load = {.threads = 1};
+                                               .threads = s->threads > 0 ? s->threads : 1,
+                                               .isa = s->isa ? s->isa : getenv("LT_CPU"),
+                                               .gemm = getenv("LT_GEMM")};
+    const struct lt_load_options load = {.residency = s->residency, .threads = 1};
     struct lt_trainer_config config = s->config;
 
     memset(r, 0, sizeof *r);
     train_ok(lt_checkpoint_open(&r->checkpoint, model_dir, &err), &err);
     train_ok(lt_model_open(&r->model, &r->checkpoint, model_dir, &err), &err);
+    r->model->compute_dtype = s->bf16 ? LT_BF16 : LT_F32;
     open_params(r, s);
     open_batches(&r->train, s->train, r->model->vocab, s->batch_size, config.accumulation);
     if (s->eval)
         open_batches(&r->eval, s->eval, r->model->vocab, s->eval_batch_size, 1);
     train_ok(lt_backend_create(&r->backend, &request, &err), &err);
+    train_ok(lt_model_stream(r->model, &r->checkpoint, &load, &err), &err);
     config.lora = s->adapter ? &r->lora : NULL;
     config.full_source = s->adapter ? NULL : r->checkpoint.dir;
     train_ok(lt_trainer_create(&r->trainer, &config, r->model, &r->params, r->backend, r->train, r->eval,

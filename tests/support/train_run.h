@@ -4,6 +4,7 @@
 
 #include "core/io/checkpoint.h"
 #include "core/train/trainer.h"
+#include "models/model_load.h"
 
 struct train_setup {
     const char *model;   /* fixture: checkpoint folder */
@@ -12,7 +13,10 @@ struct train_setup {
     const char *eval;    /* the same, or NULL */
     int32_t batch_size, eval_batch_size;
     int threads; /* 0: 1 */
+    enum lt_residency residency;
     double dropout;
+    const char *isa;                 /* NULL: LT_CPU of the environment */
+    bool bf16;                       /* compute dtype */
     struct lt_trainer_config config; /* lora and full_source are filled in */
     struct lt_trainer_events events;
 };

@@ -261,8 +261,10 @@ static void unsupported(void **state)
     refuse(GPT2, "{\"pruned_heads\": {\"0\": [1]}}", LT_ERR_UNSUPPORTED, "pruned_heads");
     refuse(LLAMA, "{\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4}}", LT_ERR_UNSUPPORTED,
            "quantized with \"gptq\"; give the unquantized checkpoint");
-    refuse(LLAMA, "{\"quantization_config\": {\"quant_method\": \"bitsandbytes\", \"load_in_8bit\": true}}",
-           LT_ERR_UNSUPPORTED, "8 bits");
+    refuse(
+        LLAMA,
+        "{\"quantization_config\": {\"quant_method\": \"bitsandbytes\", \"load_in_8bit\": true, \"load_in_4bit\": true}}",
+        LT_ERR_FORMAT, "either load_in_4bit or load_in_8bit");
     refuse(LLAMA, "{\"quantization_config\": []}", LT_ERR_FORMAT, "quantization_config must be an object");
 
     accept(LLAMA, "{\"sliding_window\": 4096, \"use_sliding_window\": false, \"max_window_layers\": 2}");

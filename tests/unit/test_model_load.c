@@ -14,6 +14,7 @@
 #include "core/base/system.h"
 #include "models/arch.h"
 #include "models/model_load.h"
+#include "quant/int8.h"
 #include "quant/nf4.h"
 #include "quant/weight_codec.h"
 #include "tests/support/fixtures.h"
@@ -331,6 +332,41 @@ static void trainable_stays(void **state)
     close_model(&o);
 }
 
+/* Rows of the matrix as used, however it is stored, chunk by chunk. */
+static void int8(void **state)
+{
+    (void)state;
+    const char *const folders[] = {LLAMA, GPT2, SMOL};
+    for (size_t f = 0; f < sizeof folders / sizeof *folders; f++) {
+        struct opened o;
+        struct lt_model *m = open_golden(&o, folders[f]);
+        load(&o, &(struct lt_load_options){.quant = LT_LOAD_INT8, .threads = 3});
+        int count = 0;
+        for (int i = 0; i < m->tensor_count; i++) {
+            const struct lt_model_tensor *t = &m->tensors[i];
+            if (t->kind != LT_TENSOR_LINEAR || t->is_head)
+                continue;
+            float *x = stored_values(&o.ck, t->name), *row = allocate(t->cols), scale;
+            int8_t *codes = lt_alloc((size_t)t->cols);
+            assert_int_equal(t->weight.format, LT_WEIGHT_INT8);
+            assert_false(t->transposed);
+            for (int64_t r = 0; r < t->rows; r++) {
+                for (int64_t k = 0; k < t->cols; k++)
+                    row[k] = folders[f] == GPT2 ? x[k * t->rows + r] : x[r * t->cols + k];
+                lt_int8_quantize(codes, &scale, row, 1, t->cols);
+                assert_memory_equal(codes, (const int8_t *)t->weight.data + r * t->cols, (size_t)t->cols);
+                assert_true(t->weight.absmax[r] == scale);
+            }
+            lt_free(codes);
+            lt_free(row);
+            lt_free(x);
+            count++;
+        }
+        assert_true(count > 0);
+        close_model(&o);
+    }
+}
+
 /* ---- a quantized checkpoint ---- */
 
 static void assert_dequantized(const struct lt_model *m, const struct lt_safetensors *st)
@@ -422,7 +458,10 @@ static void check_memory(const char *folder, const struct lt_load_options *opt)
             assert_owned(&o, t->weight.data, lt_weight_data_bytes(t->weight.format, t->rows, t->cols));
         if (t->kind != LT_TENSOR_VECTOR && t->weight.absmax)
             assert_owned(&o, t->weight.absmax,
-                         (size_t)lt_quant_blocks(t->rows * t->cols, 64) * sizeof(float));
+                         (size_t)(t->weight.format == LT_WEIGHT_INT8
+                                      ? t->rows
+                                      : lt_quant_blocks(t->rows * t->cols, 64)) *
+                             sizeof(float));
     }
     assert_int_equal(mem.streamed, streamed);
     close_model(&o);
@@ -536,11 +575,11 @@ static void short_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(llama_list),   cmocka_unit_test(tied_list),       cmocka_unit_test(gpt2_list),
-        cmocka_unit_test(stored),       cmocka_unit_test(as_f32),          cmocka_unit_test(nf4_golden),
-        cmocka_unit_test(any_threads),  cmocka_unit_test(trainable_stays), cmocka_unit_test(bnb_checkpoint),
-        cmocka_unit_test(memory),       cmocka_unit_test(memory_figures),  cmocka_unit_test(progress),
-        cmocka_unit_test(short_memory),
+        cmocka_unit_test(llama_list),     cmocka_unit_test(tied_list),       cmocka_unit_test(gpt2_list),
+        cmocka_unit_test(stored),         cmocka_unit_test(as_f32),          cmocka_unit_test(nf4_golden),
+        cmocka_unit_test(any_threads),    cmocka_unit_test(trainable_stays), cmocka_unit_test(int8),
+        cmocka_unit_test(bnb_checkpoint), cmocka_unit_test(memory),          cmocka_unit_test(memory_figures),
+        cmocka_unit_test(progress),       cmocka_unit_test(short_memory),
     };
     return cmocka_run_group_tests_name("model_load", tests, NULL, NULL);
 }

@@ -313,6 +313,10 @@ static void test_broken_gradient(void **state)
 static void test_pages(void **state)
 {
     (void)state;
+    if (lt_test_emulated()) {
+        print_message("SKIP: the memory of an emulator\n");
+        skip();
+    }
     enum { ELEMENTS = 6 << 20, MIB = 1 << 20 };
     const struct lt_optimizer_param big = {.elements = ELEMENTS, .decay = true};
     const char *const optims[2][2] = {{"adamw_torch", "paged_adamw_32bit"},

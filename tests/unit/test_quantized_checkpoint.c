@@ -82,7 +82,9 @@ static void same_weight(const struct lt_weight *a, const struct lt_weight *b)
     same_bytes(a->data, b->data, lt_weight_data_bytes(a->format, a->rows, a->cols));
     if (!lt_weight_is_quantized(a))
         return;
-    size_t blocks = (size_t)lt_quant_blocks(a->rows * a->cols, LT_NF4_BLOCKSIZE);
+    size_t blocks = (size_t)(a->format == LT_WEIGHT_INT8
+                                 ? a->rows
+                                 : lt_quant_blocks(a->rows * a->cols, LT_NF4_BLOCKSIZE));
     assert_int_equal(a->blocksize, b->blocksize);
     same_bytes(a->absmax, b->absmax, blocks * sizeof(float));
     same_bytes(a->absmax_codes, b->absmax_codes, blocks);
@@ -117,9 +119,11 @@ static void equals_memory(void **state)
 {
     (void)state;
     for (int m = 0; m < MODELS; m++)
-        for (int kind = 0; kind < 4; kind++) {
+        for (int kind = 0; kind < 5; kind++) {
             char from[1024], to[1024];
-            struct lt_quantize_options opt = {.load = {.quant = kind & 1 ? LT_LOAD_FP4 : LT_LOAD_NF4,
+            struct lt_quantize_options opt = {.load = {.quant = kind == 4  ? LT_LOAD_INT8
+                                                                : kind & 1 ? LT_LOAD_FP4
+                                                                           : LT_LOAD_NF4,
                                                        .double_quant = kind & 2,
                                                        .threads = 1 + kind},
                                               .max_shard_bytes = kind < 1 ? 150000 : 5000000000u};

@@ -50,6 +50,7 @@ const struct lt_gemm_kernel lt_gemm_kernel_ref = {
     .mr = ROWS,
     .nr = COLS,
     .lanes = LANES,
+    .k_step = 1,
     .kc = 256,
     .panels = 16,
     .tile = gemm_tile_ref,

@@ -1,12 +1,19 @@
-/* Additions, column sums and dropout. */
+/* Additions, rounding, column sums and dropout. */
 #include "backends/cpu/ref/ref_kernels.h"
 
 #include "core/base/checked.h"
+#include "core/tensor/dtype.h"
 
 static void add_ref(float *y, const float *a, const float *b, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
         y[i] = a[i] + b[i];
+}
+
+static void round_bf16_ref(float *y, const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] = lt_bf16_to_f32(lt_f32_to_bf16(x[i]));
 }
 
 static void add_bias_ref(float *y, const float *bias, int64_t rows, int64_t cols, int64_t ldy)
@@ -45,6 +52,7 @@ static void dropout_ref(float *y, const float *x, const uint32_t *row_key, int64
 void lt_elementwise_kernels_ref(struct lt_cpu_kernels *k)
 {
     k->add = add_ref;
+    k->round_bf16 = round_bf16_ref;
     k->add_bias = add_bias_ref;
     k->column_sums = column_sums_ref;
     k->dropout = dropout_ref;

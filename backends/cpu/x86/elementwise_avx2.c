@@ -1,4 +1,4 @@
-/* Additions and column sums for AVX2. */
+/* Additions, rounding and column sums for AVX2. */
 #include "backends/cpu/x86/x86_kernels.h"
 
 #include "backends/cpu/x86/vecmath_avx2.h"
@@ -7,6 +7,23 @@ static void add_avx2(float *y, const float *a, const float *b, int64_t n)
 {
     for (int64_t i = 0; i < n; i += 8)
         lt_store_avx2(y + i, n - i, _mm256_add_ps(lt_load_avx2(a + i, n - i), lt_load_avx2(b + i, n - i)));
+}
+
+/* The upper half after adding half of what is cut off, or a bit less where the half to keep is even; NaN is made quiet
+ * and only cut. */
+static void round_bf16_avx2(float *y, const float *x, int64_t n)
+{
+    const __m256i half = _mm256_set1_epi32(0x7fff), one = _mm256_set1_epi32(1),
+                  quiet = _mm256_set1_epi32(0x400000), upper = _mm256_set1_epi32((int)0xffff0000u);
+    for (int64_t i = 0; i < n; i += 8) {
+        __m256 v = lt_load_avx2(x + i, n - i);
+        __m256i u = _mm256_castps_si256(v);
+        __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), one);
+        __m256i near = _mm256_add_epi32(u, _mm256_add_epi32(odd, half));
+        __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+        near = _mm256_blendv_epi8(near, _mm256_or_si256(u, quiet), nan);
+        lt_store_avx2(y + i, n - i, _mm256_castsi256_ps(_mm256_and_si256(near, upper)));
+    }
 }
 
 static void add_bias_avx2(float *y, const float *bias, int64_t rows, int64_t cols, int64_t ldy)
@@ -45,6 +62,7 @@ static void column_sums_avx2(float *sums, const float *x, int64_t rows, int64_t 
 void lt_elementwise_kernels_avx2(struct lt_cpu_kernels *k)
 {
     k->add = add_avx2;
+    k->round_bf16 = round_bf16_avx2;
     k->add_bias = add_bias_avx2;
     k->column_sums = column_sums_avx2;
 }

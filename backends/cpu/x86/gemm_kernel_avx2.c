@@ -1,10 +1,11 @@
-/* AVX2 micro-kernel: 4 x 24, 12 accumulators; the structure of the AVX-512 one. */
+/* AVX2 micro-kernel: 6 x 16, 12 accumulators; the structure of the AVX-512 one.  Of the tiles that fill the registers
+ * it is the one that takes the fewest bytes of B, which come from the second-level cache: 11 a cycle. */
 #include "backends/cpu/x86/gemm_cursor.h"
 
 enum {
-    ROWS = 4,
+    ROWS = 6,
     LANES = 8,
-    VECTORS = 3,
+    VECTORS = 2,
     UNROLL = 4,
     AHEAD = 24,    /* rows of B prefetched ahead */
     COPY_AHEAD = 8 /* rows prefetched ahead of a copy: the processor does not see strides over a page */
@@ -88,8 +89,14 @@ LT_INLINE void tile_rows(const struct lt_gemm_tile *t, const int vectors)
     case 3:
         tile_body(t, 3, vectors);
         break;
-    default:
+    case 4:
         tile_body(t, 4, vectors);
+        break;
+    case 5:
+        tile_body(t, 5, vectors);
+        break;
+    default:
+        tile_body(t, 6, vectors);
         break;
     }
 }
@@ -104,17 +111,10 @@ static void tile_2(const struct lt_gemm_tile *t)
     tile_rows(t, 2);
 }
 
-static void tile_3(const struct lt_gemm_tile *t)
-{
-    tile_rows(t, 3);
-}
-
 /* Whole vectors only. */
 static void tile_vectors(const struct lt_gemm_tile *t)
 {
-    if (t->cols > 2 * LANES)
-        tile_3(t);
-    else if (t->cols > LANES)
+    if (t->cols > LANES)
         tile_2(t);
     else
         tile_1(t);
@@ -185,10 +185,9 @@ LT_INLINE void copy_rows(float *dst, const float *src, int64_t lds, const int co
         float *d = dst + r * VECTORS * LANES;
         gemm_prefetch(s, COPY_AHEAD * lds);
         gemm_prefetch(s, COPY_AHEAD * lds + VECTORS * LANES - 1);
-        __m256 a = _mm256_loadu_ps(s), b = _mm256_loadu_ps(s + LANES), c = _mm256_loadu_ps(s + 2 * LANES);
+        __m256 a = _mm256_loadu_ps(s), b = _mm256_loadu_ps(s + LANES);
         _mm256_storeu_ps(d, a);
         _mm256_storeu_ps(d + LANES, b);
-        _mm256_storeu_ps(d + 2 * LANES, c);
     }
 }
 
@@ -221,8 +220,9 @@ const struct lt_gemm_kernel lt_gemm_kernel_avx2 = {
     .mr = ROWS,
     .nr = VECTORS * LANES,
     .lanes = LANES,
+    .k_step = 1,
     .kc = 512,
-    .panels = 12,
+    .panels = 18,
     .tile = gemm_tile_avx2,
     .transpose = transpose_avx2,
     .panels_copy = panels_copy_avx2,
