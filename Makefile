@@ -40,7 +40,7 @@ find_sources = $(sort $(patsubst $(srcdir)/%,%,$(wildcard $(addprefix $(srcdir)/
 
 # A kernel file's name ends in its instruction set, which decides its flags (ISA_... in config.mk).  Files
 # for a set that the compiler does not know are left out; config.h says so to the dispatcher.
-all_isas := avx2 avx512 avx512bf16 amx bf16
+all_isas := avx2 avx512 avx512bf16 amx neonbf16
 kernel_dir_x86_64 := backends/cpu/x86/*.c
 kernel_dir_aarch64 := backends/cpu/arm/*.c
 kernel_sources := $(filter-out $(foreach i,$(filter-out $(ISAS),$(all_isas)),%_$(i).c), \

@@ -1,8 +1,10 @@
 /* lora-bench generate: reading a random prompt, then one token at a time. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/base/alloc.h"
+#include "core/base/system.h"
 #include "core/infer/generate.h"
 #include "tools/bench_machine.h"
 #include "tools/bench_modes.h"
@@ -43,14 +45,35 @@ struct run {
     int32_t *prompt;
     double prompt_seconds, token_seconds; /* all tokens together */
     double read_rate;                     /* bytes/s */
+    double *token_ends;                   /* [tokens] when each token was there */
+    int64_t ended;
+    double median_seconds; /* of a token */
 };
 
 static bool go_on(void *user, int32_t id, double logprob)
 {
-    (void)user;
+    struct run *r = user;
     (void)id;
     (void)logprob;
+    if (r->ended < o.tokens)
+        r->token_ends[r->ended++] = lt_clock_seconds();
     return true;
+}
+
+static int compare_seconds(const void *a, const void *b)
+{
+    const double *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+/* Of the times between tokens: other work on the machine stretches some of them. */
+static double median_seconds(struct run *r)
+{
+    int64_t n = r->ended - 1;
+    for (int64_t i = 0; i < n; i++)
+        r->token_ends[i] = r->token_ends[i + 1] - r->token_ends[i];
+    qsort(r->token_ends, (size_t)n, sizeof *r->token_ends, compare_seconds);
+    return r->token_ends[n / 2];
 }
 
 static enum lt_status generate(struct run *r, int32_t tokens, struct lt_generate_result *result,
@@ -60,7 +83,9 @@ static enum lt_status generate(struct run *r, int32_t tokens, struct lt_generate
                                                 .prompt_length = (int32_t)o.prompt,
                                                 .max_new_tokens = tokens,
                                                 .sampling = lt_sampling_greedy(),
-                                                .on_token = go_on};
+                                                .on_token = go_on,
+                                                .user = r};
+    r->ended = 0;
     return lt_generator_run(r->generator, &request, result, err);
 }
 
@@ -74,7 +99,8 @@ static enum lt_status prepare(struct run *r, struct lt_error *err)
     LT_TRY(bench_session_plan_weights(&r->s, err));
     bench_session_plan_engine(&r->s, lt_generator_memory(r->generator));
     r->prompt = lt_alloc_array((size_t)o.prompt, sizeof *r->prompt);
-    if (!r->prompt)
+    r->token_ends = lt_alloc_array((size_t)o.tokens, sizeof *r->token_ends);
+    if (!r->prompt || !r->token_ends)
         return lt_fail(err, LT_ERR_NOMEM, "out of memory for the prompt");
     bench_random_ids(r->prompt, o.prompt, r->s.model->vocab, (uint64_t)o.common.seed, 0);
     return LT_OK;
@@ -110,6 +136,7 @@ static enum lt_status read_tokens(struct run *r, struct lt_error *err)
     bench_session_count_ops(&r->s);
     LT_TRY(generate(r, (int32_t)o.tokens, &result, err));
     r->token_seconds = result.prompt_seconds + result.decode_seconds;
+    r->median_seconds = median_seconds(r);
     bench_print_ops(&r->s, "token_ops", r->token_seconds, o.tokens, "token");
     return LT_OK;
 }
@@ -136,14 +163,18 @@ static void report(struct run *r)
     printf("  %-34s %12.2f  (%d tokens)\n", "prompt tokens/s", prompt_rate, (int)o.prompt);
     printf("  %-34s %12.2f  (%d tokens)\n", "new tokens/s", rate, (int)o.tokens);
     printf("  %-34s %12.1f\n", "MiB read for a new token", bytes / 1048576);
-    printf("  %-34s %12.2f\n", "GB/s read while generating", 1e-9 * bytes * rate);
-    printf("  %-34s %12.2f\n", "GB/s this machine reads", 1e-9 * r->read_rate);
-    printf("  %-34s %10.1f %%\n", "share of it", 100 * bytes * rate / r->read_rate);
-    bench_session_add(&r->s,
-                      json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "prompt_tokens", (json_int_t)o.prompt,
-                                "new_tokens", (json_int_t)o.tokens, "prompt_tokens_per_second", prompt_rate,
-                                "new_tokens_per_second", rate, "bytes_per_token", bytes, "memory_read_rate",
-                                r->read_rate, "share_of_read_rate", bytes * rate / r->read_rate));
+    printf("  %-34s %12.2f  (%.2f by the median token)\n", "GB/s read while generating", 1e-9 * bytes * rate,
+           1e-9 * bytes / r->median_seconds);
+    printf("  %-34s %12.2f  (%d thread%s)\n", "GB/s this machine reads", 1e-9 * r->read_rate, r->s.threads,
+           r->s.threads == 1 ? "" : "s");
+    printf("  %-34s %10.1f %%  (%.1f %%)\n", "share of it", 100 * bytes * rate / r->read_rate,
+           100 * bytes / r->median_seconds / r->read_rate);
+    bench_session_add(&r->s, json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "prompt_tokens",
+                                       (json_int_t)o.prompt, "new_tokens", (json_int_t)o.tokens,
+                                       "prompt_tokens_per_second", prompt_rate, "new_tokens_per_second", rate,
+                                       "bytes_per_token", bytes, "memory_read_rate", r->read_rate,
+                                       "share_of_read_rate", bytes * rate / r->read_rate,
+                                       "median_token_seconds", r->median_seconds));
 }
 
 static enum lt_status measure(struct run *r, struct lt_error *err)
@@ -177,6 +208,7 @@ enum lt_status bench_generate(int argc, char **argv, struct lt_error *err)
     cli_parse(&program, argc, argv);
     enum lt_status status = measure(&r, err);
     lt_free(r.prompt);
+    lt_free(r.token_ends);
     lt_generator_destroy(r.generator);
     bench_session_close(&r.s);
     return status;

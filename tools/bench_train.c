@@ -512,24 +512,6 @@ static void print_speed(struct run *r)
                                        rate / peak, "first_loss", r->first_loss, "loss", r->loss));
 }
 
-/* Reading goes on while the computation does: what it costs is the waiting. */
-static void print_streaming(struct run *r)
-{
-    const struct lt_stream_times *t = &r->streamed;
-    char bytes[24];
-    if (r->memory.weights != LT_WEIGHTS_STREAM)
-        return;
-    printf("\nStreaming, %lld step%s\n", (long long)o.steps, o.steps == 1 ? "" : "s");
-    printf("  %-34s %12s\n", "read", cli_bytes(bytes, sizeof bytes, t->bytes));
-    printf("  %-34s %12.3f  (%.0f MB/s)\n", "seconds reading, behind", t->reading,
-           t->reading > 0 ? 1e-6 * (double)t->bytes / t->reading : 0);
-    printf("  %-34s %12.3f\n", "seconds waiting for weights", t->waiting);
-    printf("  %-34s %12.3f\n", "seconds computing", r->seconds - t->waiting);
-    bench_session_add(&r->s, json_pack("{s:{s:I, s:f, s:f, s:f}}", "streaming", "bytes", (json_int_t)t->bytes,
-                                       "seconds_reading", t->reading, "seconds_waiting", t->waiting,
-                                       "seconds_computing", r->seconds - t->waiting));
-}
-
 static enum lt_status measure(struct run *r, struct lt_error *err)
 {
     LT_TRY(prepare(r, err));
@@ -542,7 +524,8 @@ static enum lt_status measure(struct run *r, struct lt_error *err)
     LT_TRY(run_steps(r, err));
     LT_TRY(train_measure_rate(r->s.backend, r->s.model->compute_dtype, &r->backend_rate, err));
     print_speed(r);
-    print_streaming(r);
+    if (r->memory.weights == LT_WEIGHTS_STREAM)
+        bench_print_streaming(&r->s, &r->streamed, r->seconds, o.steps);
     bench_print_memory(&r->s);
     bench_print_device(&r->s, o.steps, "step");
     bench_print_ops(&r->s, "ops", r->seconds, o.steps, "step");

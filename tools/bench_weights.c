@@ -71,6 +71,22 @@ enum lt_status bench_weights_open(struct bench_weights *w, struct bench_session 
     return LT_OK;
 }
 
+/* Reading goes on while the computation does: what it costs is the waiting. */
+void bench_print_streaming(struct bench_session *s, const struct lt_stream_times *t, double seconds,
+                           int64_t steps)
+{
+    char bytes[24];
+    printf("\nStreaming, %lld step%s\n", (long long)steps, steps == 1 ? "" : "s");
+    printf("  %-34s %12s\n", "read", cli_bytes(bytes, sizeof bytes, t->bytes));
+    printf("  %-34s %12.3f  (%.0f MB/s)\n", "seconds reading, behind", t->reading,
+           t->reading > 0 ? 1e-6 * (double)t->bytes / t->reading : 0);
+    printf("  %-34s %12.3f\n", "seconds waiting for weights", t->waiting);
+    printf("  %-34s %12.3f\n", "seconds computing", seconds - t->waiting);
+    bench_session_add(s, json_pack("{s:{s:I, s:f, s:f, s:f}}", "streaming", "bytes", (json_int_t)t->bytes,
+                                   "seconds_reading", t->reading, "seconds_waiting", t->waiting,
+                                   "seconds_computing", seconds - t->waiting));
+}
+
 void bench_weights_close(struct bench_weights *w)
 {
     lt_file_map_close(&w->map);

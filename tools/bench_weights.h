@@ -16,6 +16,9 @@ const char *bench_weights_folder(const char *dir);
  * the same name and size is taken as it is and stays; else it is written, which is announced. */
 enum lt_status bench_weights_open(struct bench_weights *w, struct bench_session *s, const char *dir,
                                   bool keep, struct lt_error *err) LT_MUST_USE;
+/* What reading took during `steps` steps of `seconds` in all, as a table and in the JSON result. */
+void bench_print_streaming(struct bench_session *s, const struct lt_stream_times *t, double seconds,
+                           int64_t steps);
 void bench_weights_close(struct bench_weights *w); /* zeroed ones are accepted */
 
 #endif

@@ -47,6 +47,7 @@ const lt_cpu_op_fn lt_cpu_op_table[LT_OP_COUNT] = {
 struct lt_compiled {
     const struct lt_program *program;
     size_t workspace;
+    bool *joined; /* [nodes] node and the next one run as one product */
 };
 
 static void cpu_destroy(struct lt_backend *be)
@@ -207,7 +208,13 @@ static enum lt_status cpu_compile(struct lt_backend *be, const struct lt_program
     if (!c)
         return lt_fail(err, LT_ERR_NOMEM, "out of memory while compiling a program");
     c->program = p;
+    c->joined = lt_alloc_zero(p->graph.node_count + 1, sizeof *c->joined);
+    if (!c->joined) {
+        lt_free(c);
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory while compiling a program");
+    }
     for (size_t i = 0; i < p->graph.node_count; i++) {
+        c->joined[i] = lt_cpu_joins(p, i);
         size_t w = lt_cpu_op_workspace((const struct lt_cpu *)be, p, &p->graph.nodes[i]);
         if (w > c->workspace)
             c->workspace = w;
@@ -219,6 +226,8 @@ static enum lt_status cpu_compile(struct lt_backend *be, const struct lt_program
 static void cpu_compiled_destroy(struct lt_backend *be, struct lt_compiled *c)
 {
     (void)be;
+    if (c)
+        lt_free(c->joined);
     lt_free(c);
 }
 
@@ -280,6 +289,31 @@ static void fill_call(struct lt_cpu_call *c, const struct lt_program *p, const s
     }
 }
 
+/* Node i, alone or as its part of a joined pair. */
+static void run_node(struct lt_cpu_call *c, const struct lt_compiled *code, size_t i,
+                     const struct lt_run *run)
+{
+    const struct lt_program *p = code->program;
+    const struct lt_node *n = &p->graph.nodes[i];
+    const bool first = code->joined[i], second = i > 0 && code->joined[i - 1];
+    struct lt_cpu_call other = *c;
+    fill_call(c, p, n, run);
+    c->with = NULL;
+    if (second && n->op == LT_OP_LORA)
+        return; /* LINEAR has done it */
+    if (first && n->op == LT_OP_LORA_BWD)
+        c->out[0] = NULL; /* LINEAR_DX will do it */
+    if (first && n->op == LT_OP_LINEAR) {
+        fill_call(&other, p, n + 1, run);
+        c->with = &other;
+    }
+    if (second && n->op == LT_OP_LINEAR_DX) {
+        fill_call(&other, p, n - 1, run);
+        c->with = &other;
+    }
+    lt_cpu_op_table[n->op](c);
+}
+
 /* The pages of paged buffers that node number i writes. */
 enum page_move { PAGES_PREFETCH, PAGES_TAKE, PAGES_RELEASE };
 
@@ -321,8 +355,7 @@ static enum lt_status cpu_run(struct lt_backend *be, const struct lt_compiled *c
         double start = times ? lt_clock_seconds() : 0;
         LT_TRY(move_pages(p, i, run, PAGES_TAKE, err));
         LT_TRY(move_pages(p, i + 1, run, PAGES_PREFETCH, err));
-        fill_call(&c, p, &p->graph.nodes[i], run);
-        lt_cpu_op_table[op](&c);
+        run_node(&c, code, i, run);
         if (times) {
             times[op].seconds += lt_clock_seconds() - start;
             times[op].calls++;
@@ -358,10 +391,10 @@ enum lt_status lt_cpu_backend_create(struct lt_backend **be, int threads, const 
     *be = NULL;
     enum lt_cpu_isa level;
     if (!lt_cpu_isa_detect(&level, isa))
-        return lt_fail(
-            err, LT_ERR_INVALID,
-            "LT_CPU=%s is not an instruction set of this processor: use ref, avx2, avx512, avx512bf16, amx or neon",
-            isa);
+        return lt_fail(err, LT_ERR_INVALID,
+                       "LT_CPU=%s is not an instruction set of this processor: "
+                       "use ref, avx2, avx512, avx512bf16, amx, neon or neonbf16",
+                       isa);
     struct lt_cpu *cpu = lt_alloc_zero(1, sizeof *cpu);
     if (!cpu)
         return lt_fail(err, LT_ERR_NOMEM, "out of memory while creating the CPU backend");

@@ -12,9 +12,10 @@
 #include "config.h"
 
 static const char *const isa_names[] = {
-    [LT_CPU_REF] = "ref",       [LT_CPU_AVX2] = "avx2",
-    [LT_CPU_AVX512] = "avx512", [LT_CPU_AVX512BF16] = "avx512bf16",
-    [LT_CPU_AMX] = "amx",       [LT_CPU_NEON] = "neon",
+    [LT_CPU_REF] = "ref",           [LT_CPU_AVX2] = "avx2",
+    [LT_CPU_AVX512] = "avx512",     [LT_CPU_AVX512BF16] = "avx512bf16",
+    [LT_CPU_AMX] = "amx",           [LT_CPU_NEON] = "neon",
+    [LT_CPU_NEONBF16] = "neonbf16",
 };
 
 #if defined(__x86_64__)
@@ -79,7 +80,9 @@ bool lt_cpu_isa_available(enum lt_cpu_isa isa)
 #if defined(__x86_64__)
     return x86_has(isa);
 #else
-    return false;
+    /* NEON is part of every AArch64 processor. */
+    return LT_HAVE_NEON &&
+           (isa == LT_CPU_NEON || (isa == LT_CPU_NEONBF16 && LT_HAVE_NEONBF16 && lt_arm_has_bf16()));
 #endif
 }
 
@@ -118,5 +121,9 @@ void lt_cpu_kernels_init(struct lt_cpu_kernels *k, enum lt_cpu_isa isa)
     if (isa >= LT_CPU_AVX512 && isa <= LT_CPU_AMX)
         lt_cpu_kernels_avx512(k);
 #endif
+#endif
+#if LT_HAVE_NEON
+    if (isa == LT_CPU_NEON || isa == LT_CPU_NEONBF16)
+        lt_cpu_kernels_neon(k);
 #endif
 }

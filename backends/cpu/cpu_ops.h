@@ -37,14 +37,25 @@ struct lt_cpu_call {
     const struct lt_weight *weight[LT_MAX_IN]; /* set for inputs bound to a weight */
     int64_t in_rows[LT_MAX_IN], in_cols[LT_MAX_IN], out_rows[LT_MAX_OUT], out_cols[LT_MAX_OUT];
     unsigned char *workspace;
+    /* The neighbour that this op does its part of (lt_cpu_joins), or NULL.  Of LINEAR: the LORA behind it; of LINEAR_DX:
+     * the LORA_BWD before it, which has left dx out. */
+    const struct lt_cpu_call *with;
 };
 
 typedef void (*lt_cpu_op_fn)(const struct lt_cpu_call *c);
 extern const lt_cpu_op_fn lt_cpu_op_table[LT_OP_COUNT];
 
+/* Are node i and the next one the product with a weight and the update by its LoRA adapter, forward or backward, of
+ * the same result, which nobody else reads in between?  They run as one product then, over C once. */
+bool lt_cpu_joins(const struct lt_program *p, size_t i);
+
 /* Bytes of workspace that this op wants at capacity. */
 size_t lt_cpu_op_workspace(const struct lt_cpu *cpu, const struct lt_program *p, const struct lt_node *n);
 
+/* LINEAR with attr.step, where the weight has a kernel for it */
+bool lt_cpu_linear_step_possible(const struct lt_cpu_call *c);
+void lt_cpu_linear_step(const struct lt_cpu_call *c);
+size_t lt_cpu_linear_step_workspace(int64_t cols);
 /* LINEAR with an int8 weight and attr.int8 */
 void lt_cpu_linear_int8(const struct lt_cpu_call *c);
 size_t lt_cpu_linear_int8_workspace(int64_t rows, int64_t cols);

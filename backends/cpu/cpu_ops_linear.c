@@ -5,8 +5,9 @@
 #include "backends/cpu/cpu_ops.h"
 #include "backends/cpu/cpu_ops_random.h"
 
-static void product(const struct lt_cpu_call *c, enum lt_gemm_side side, int64_t m, const float *a,
-                    const struct lt_weight *w, float *y, bool accumulate, const float *bias)
+static void product_updated(const struct lt_cpu_call *c, enum lt_gemm_side side, int64_t m, const float *a,
+                            const struct lt_weight *w, float *y, bool accumulate, const float *bias,
+                            const struct lt_gemm_update *update)
 {
     int64_t k = side == LT_GEMM_XWT ? w->cols : w->rows, n = side == LT_GEMM_XWT ? w->rows : w->cols;
     if (m == 0)
@@ -20,8 +21,15 @@ static void product(const struct lt_cpu_call *c, enum lt_gemm_side side, int64_t
                                 .ldc = n,
                                 .accumulate = accumulate,
                                 .bf16 = c->node->attr.bf16,
-                                .bias = bias};
+                                .bias = bias,
+                                .update = update};
     c->cpu->gemm->run(c->cpu->gemm, &args);
+}
+
+static void product(const struct lt_cpu_call *c, enum lt_gemm_side side, int64_t m, const float *a,
+                    const struct lt_weight *w, float *y, bool accumulate, const float *bias)
+{
+    product_updated(c, side, m, a, w, y, accumulate, bias, NULL);
 }
 
 /* y[m,n] += a[k,m]ᵀ b[k,n] */
@@ -85,20 +93,57 @@ void lt_cpu_op_dropout(const struct lt_cpu_call *c)
         start_from(c->out[0], c->in[0], c->in_rows[0] * c->in_cols[0]);
 }
 
+/* u = scale * drop(x) Aᵀ of a LORA. */
+static const float *lora_down(const struct lt_cpu_call *c)
+{
+    int64_t rows = c->in_rows[0], k = c->in_cols[1], r = c->out_cols[1];
+    const float *x = c->in[1];
+    struct lt_weight a = plain_weight(c->in[2], r, k);
+    struct lt_cpu_dropout d = lt_cpu_dropout_of(c);
+    if (d.threshold) {
+        drop_rows(c, c->out[2], x, c->in[4], rows, k, &d);
+        x = c->out[2];
+    }
+    product(c, LT_GEMM_XWT, rows, x, &a, c->out[1], false, NULL);
+    scale_all(c, c->out[1], rows * r, c->node->attr.scale);
+    return c->out[1];
+}
+
 void lt_cpu_op_linear(const struct lt_cpu_call *c)
 {
     if (c->node->attr.int8 && c->weight[1]->format == LT_WEIGHT_INT8) {
         lt_cpu_linear_int8(c);
         return;
     }
-    product(c, LT_GEMM_XWT, c->in_rows[0], c->in[0], c->weight[1], c->out[0], false, c->in[2]);
+    if (lt_cpu_linear_step_possible(c)) {
+        lt_cpu_linear_step(c);
+        return;
+    }
+    struct lt_gemm_update update, *joined = NULL;
+    struct lt_weight b;
+    if (c->with) {
+        b = plain_weight(c->with->in[3], c->with->out_cols[0], c->with->out_cols[1]);
+        update = (struct lt_gemm_update){.a = lora_down(c->with), .lda = b.cols, .w = &b};
+        joined = &update;
+    }
+    product_updated(c, LT_GEMM_XWT, c->in_rows[0], c->in[0], c->weight[1], c->out[0], false, c->in[2],
+                    joined);
 }
 
 void lt_cpu_op_linear_dx(const struct lt_cpu_call *c)
 {
-    if (c->in[2])
-        start_from(c->out[0], c->in[2], c->out_rows[0] * c->out_cols[0]);
-    product(c, LT_GEMM_XW, c->in_rows[0], c->in[0], c->weight[1], c->out[0], c->in[2] != NULL, NULL);
+    const float *acc = c->with ? c->with->in[6] : c->in[2];
+    struct lt_gemm_update update, *joined = NULL;
+    struct lt_weight a;
+    if (c->with) {
+        a = plain_weight(c->with->in[3], c->with->in_cols[2], c->with->in_cols[1]);
+        update = (struct lt_gemm_update){.a = c->with->out[1], .lda = a.rows, .w = &a};
+        joined = &update;
+    }
+    if (acc)
+        start_from(c->out[0], acc, c->out_rows[0] * c->out_cols[0]);
+    product_updated(c, LT_GEMM_XW, c->in_rows[0], c->in[0], c->weight[1], c->out[0], acc != NULL, NULL,
+                    joined);
 }
 
 void lt_cpu_op_linear_dw(const struct lt_cpu_call *c)
@@ -125,19 +170,10 @@ void lt_cpu_op_bias_db(const struct lt_cpu_call *c)
 
 void lt_cpu_op_lora(const struct lt_cpu_call *c)
 {
-    int64_t rows = c->in_rows[0], n = c->in_cols[0], k = c->in_cols[1], r = c->out_cols[1];
-    const float *x = c->in[1];
-    float *y = c->out[0], *u = c->out[1];
-    struct lt_weight a = plain_weight(c->in[2], r, k), b = plain_weight(c->in[3], n, r);
-    struct lt_cpu_dropout d = lt_cpu_dropout_of(c);
-    if (d.threshold) {
-        drop_rows(c, c->out[2], x, c->in[4], rows, k, &d);
-        x = c->out[2];
-    }
-    start_from(y, c->in[0], rows * n);
-    product(c, LT_GEMM_XWT, rows, x, &a, u, false, NULL);
-    scale_all(c, u, rows * r, c->node->attr.scale);
-    product(c, LT_GEMM_XWT, rows, u, &b, y, true, NULL);
+    int64_t rows = c->in_rows[0], n = c->in_cols[0];
+    struct lt_weight b = plain_weight(c->in[3], n, c->out_cols[1]);
+    start_from(c->out[0], c->in[0], rows * n);
+    product(c, LT_GEMM_XWT, rows, lora_down(c), &b, c->out[0], true, NULL);
 }
 
 void lt_cpu_op_lora_bwd(const struct lt_cpu_call *c)

@@ -19,6 +19,13 @@ enum lt_gemm_side {
     LT_GEMM_XW   /* backward: C[M, cols] (+)= A[M, rows] · W,  k = W.rows, n = W.cols */
 };
 
+/* C += A2 · op(W2) in f32 at the end of a product, while its tiles of C are at hand: the update of a LoRA adapter. */
+struct lt_gemm_update {
+    const float *a; /* [m, k2] */
+    int64_t lda;
+    const struct lt_weight *w; /* of the same side and n */
+};
+
 struct lt_gemm_args {
     enum lt_gemm_side side;
     int64_t m;
@@ -30,7 +37,8 @@ struct lt_gemm_args {
     bool accumulate; /* C += instead of C = */
     /* A, W and bias are rounded to bf16, the sum is f32, C is the sum rounded to bf16, as f32; not with accumulate. */
     bool bf16;
-    const float *bias; /* [n] added once, or NULL */
+    const float *bias;                   /* [n] added once, or NULL */
+    const struct lt_gemm_update *update; /* the bits of a second product with accumulate, or NULL */
 };
 
 /* C[M, N] (+)= Aᵀ · B for A[K, M], B[K, N], all f32: weight gradients; k runs over tokens in order, in blocks

@@ -68,6 +68,8 @@ extern const struct lt_gemm_kernel lt_gemm_kernel_avx2;
 extern const struct lt_gemm_kernel lt_gemm_kernel_avx512;
 extern const struct lt_gemm_kernel lt_gemm_kernel_avx512bf16;
 extern const struct lt_gemm_kernel lt_gemm_kernel_amx;
+extern const struct lt_gemm_kernel lt_gemm_kernel_neon;
+extern const struct lt_gemm_kernel lt_gemm_kernel_neonbf16;
 
 /* The micro-kernel of an instruction set: the portable one where there is no better. */
 const struct lt_gemm_kernel *lt_gemm_kernel_for(enum lt_cpu_isa isa);
@@ -78,6 +80,19 @@ const struct lt_gemm_kernel *lt_gemm_bf16_kernel_for(enum lt_cpu_isa isa);
 enum lt_status lt_gemm_native_create_with(struct lt_gemm_provider **p, const struct lt_cpu_kernels *kernels,
                                           const struct lt_gemm_kernel *f32, const struct lt_gemm_kernel *bf16,
                                           int threads, struct lt_error *err) LT_MUST_USE;
+
+/* args->update as a product of its own. */
+static inline struct lt_gemm_args lt_gemm_update_args(const struct lt_gemm_args *args)
+{
+    return (struct lt_gemm_args){.side = args->side,
+                                 .m = args->m,
+                                 .a = args->update->a,
+                                 .lda = args->update->lda,
+                                 .w = args->update->w,
+                                 .c = args->c,
+                                 .ldc = args->ldc,
+                                 .accumulate = true};
+}
 
 /* op(W) of a product as a matrix [k, n], and how it lies in memory. */
 struct lt_gemm_operand {

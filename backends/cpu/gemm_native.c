@@ -24,6 +24,7 @@ enum {
     A_GAP = 16,       /* and the floats between them: no two rows in the same places of a cache */
     LINE_FLOATS = 16,
     PAGE_FLOATS = 1024,
+    UPDATE_K = 64,        /* k of an update whose panels stay beside those of the product */
     FEW_TILES = 4,        /* of rows: not worth packing more than one panel before using it */
     PACK_ROWS = 24,       /* packing an element costs about as much as this many rows of multiplying */
     SERIAL_WORK = 1 << 16 /* multiply-adds below which waking threads costs more than it gives */
@@ -36,7 +37,7 @@ struct native {
     int threads;
     float *workspace;
     size_t thread_floats; /* of each thread: panels, then scratch, then a block of A */
-    size_t scratch_offset, a_offset;
+    size_t scratch_offset, a_offset, update_offset;
     atomic_llong next_job;
 };
 
@@ -53,7 +54,8 @@ struct product {
     bool c_twisted; /* element (i, j) of the product is stored at c[j*ldc + i] */
     bool accumulate;
     const float *bias;
-    int64_t m, n, k; /* k of the factors as stored */
+    int64_t m, n, k;              /* k of the factors as stored */
+    const struct product *update; /* k at most UPDATE_K; or NULL */
 };
 
 /* A block of k. */
@@ -71,6 +73,8 @@ struct job {
     const struct product *p;
     int64_t m0, m1, n0, n1;
     float *panels, *scratch, *a_block;
+    float *update_panels;
+    const struct job *update; /* the same rows and columns of the product's update, packed; or NULL */
 };
 
 /* ---- packing ----------------------------------------------------------------------------------------- */
@@ -279,19 +283,31 @@ static void multiply_tile(const struct job *job, const float *a, int64_t lda, in
 
 /* Rows m0 … m1 of A, at `a`, over the job's columns of one block of k. */
 static void multiply_rows(const struct job *job, const float *a, int64_t lda, int64_t m0, int64_t m1,
+                          const struct k_block *kb, bool packed);
+
+static void update_rows(const struct job *job, int64_t m0, int64_t m1)
+{
+    const struct product *p = job->p;
+    const struct k_block kb = k_block_at(p, 0);
+    multiply_rows(job, p->a + m0 * p->lda, p->lda, m0, m1, &kb, true);
+}
+
+static void multiply_rows(const struct job *job, const float *a, int64_t lda, int64_t m0, int64_t m1,
                           const struct k_block *kb, bool packed)
 {
     const struct product *p = job->p;
     const struct lt_gemm_kernel *kernel = p->kernel;
-    const bool round = p->bf16 && kb->first + kb->count == p->k;
+    const bool last = kb->first + kb->count == p->k;
     for (int64_t m = m0; m < m1; m += kernel->mr) {
         const int64_t rows = lt_min_i64(kernel->mr, m1 - m);
         for (int64_t n = job->n0; n < job->n1; n += kernel->nr)
             multiply_tile(job, a + (m - m0) * lda, lda, m, rows, n, kb, packed);
-        for (int64_t r = m; round && r < m + rows; r++) {
+        for (int64_t r = m; last && p->bf16 && r < m + rows; r++) {
             float *c = p->c + r * p->ldc + job->n0;
             job->g->kernels->round_bf16(c, c, job->n1 - job->n0);
         }
+        if (last && job->update != NULL)
+            update_rows(job->update, m, m + rows);
     }
 }
 
@@ -302,18 +318,34 @@ static bool in_place(const struct product *p, int64_t rows)
     return p->b.f32 != NULL && p->b.k_major && rows <= 2 * p->kernel->mr && p->kernel->nr % LINE_FLOATS == 0;
 }
 
-static void run_job(const struct job *job)
+static void pack_w(const struct job *job, const struct k_block *kb)
+{
+    if (job->p->b.k_major)
+        pack_straight(job, kb);
+    else
+        pack_transposed(job, kb);
+}
+
+static void run_job(struct job *job)
 {
     const struct product *p = job->p;
     const struct lt_gemm_kernel *kernel = p->kernel;
     const bool packed = !in_place(p, job->m1 - job->m0) || (job->n1 - job->n0) % kernel->lanes != 0;
+    struct job update = *job;
+    job->update = NULL;
+    if (p->update != NULL) {
+        update.p = p->update;
+        update.panels = job->update_panels;
+        update.update = NULL;
+        const struct k_block kb = k_block_at(p->update, 0);
+        pack_w(&update, &kb);
+        job->update = &update;
+    }
     for (int64_t k = 0; k < p->k;) {
         const struct k_block kb = k_block_at(p, k);
         k += kb.count;
-        if (packed && p->b.k_major)
-            pack_straight(job, &kb);
-        else if (packed)
-            pack_transposed(job, &kb);
+        if (packed)
+            pack_w(job, &kb);
         if (!p->a_k_major && !p->bf16) {
             multiply_rows(job, p->a + job->m0 * p->lda + kb.first, p->lda, job->m0, job->m1, &kb, packed);
             continue;
@@ -366,8 +398,12 @@ static void work(struct native *g, const struct product *p, struct grid grid, in
     const struct lt_gemm_kernel *kernel = p->kernel;
     const int64_t tiles = lt_div_up(p->m, kernel->mr), panels = lt_div_up(p->n, kernel->nr);
     float *own = g->workspace + (size_t)thread * g->thread_floats;
-    struct job job = {
-        .g = g, .p = p, .panels = own, .scratch = own + g->scratch_offset, .a_block = own + g->a_offset};
+    struct job job = {.g = g,
+                      .p = p,
+                      .panels = own,
+                      .scratch = own + g->scratch_offset,
+                      .a_block = own + g->a_offset,
+                      .update_panels = own + g->update_offset};
     if (kernel->enter != NULL)
         kernel->enter();
     for (;;) {
@@ -396,9 +432,8 @@ static void multiply(struct native *g, const struct product *p)
 
 /* ---- provider ---------------------------------------------------------------------------------------- */
 
-static void native_run(struct lt_gemm_provider *provider, const struct lt_gemm_args *args)
+static struct product product_of(const struct native *g, const struct lt_gemm_args *args)
 {
-    struct native *g = (struct native *)provider;
     struct product p = {
         .kernel = args->bf16 ? g->bf16 : g->f32,
         .bf16 = args->bf16,
@@ -413,7 +448,24 @@ static void native_run(struct lt_gemm_provider *provider, const struct lt_gemm_a
     };
     p.n = p.b.n;
     p.k = p.b.k;
+    return p;
+}
+
+static void native_run(struct lt_gemm_provider *provider, const struct lt_gemm_args *args)
+{
+    struct native *g = (struct native *)provider;
+    struct product p = product_of(g, args), update;
+    if (args->update == NULL) {
+        multiply(g, &p);
+        return;
+    }
+    const struct lt_gemm_args second = lt_gemm_update_args(args);
+    update = product_of(g, &second);
+    if (update.k <= UPDATE_K)
+        p.update = &update;
     multiply(g, &p);
+    if (p.update == NULL)
+        multiply(g, &update);
 }
 
 static void native_run_tn(struct lt_gemm_provider *provider, const struct lt_gemm_tn_args *args)
@@ -483,8 +535,11 @@ enum lt_status lt_gemm_native_create_with(struct lt_gemm_provider **p, const str
     need_workspace(g, f32, &scratch, &a);
     need_workspace(g, bf16, &scratch, &a);
     g->a_offset = g->scratch_offset + scratch;
+    g->update_offset = g->a_offset + a;
+    const size_t columns = larger((size_t)(f32->panels * f32->nr), (size_t)(bf16->panels * bf16->nr));
+    const size_t update = (columns / (size_t)f32->nr + 1) * (size_t)lt_gemm_panel_stride(UPDATE_K, f32->nr);
     /* Whole pages, so that no two threads write to one. */
-    g->thread_floats = lt_align_up(g->a_offset + a, PAGE_FLOATS);
+    g->thread_floats = lt_align_up(g->update_offset + update, PAGE_FLOATS);
     g->base = (struct lt_gemm_provider){
         .name = "native",
         .run = native_run,

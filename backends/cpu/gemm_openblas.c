@@ -160,6 +160,10 @@ static void openblas_run(struct lt_gemm_provider *provider, const struct lt_gemm
                     lt_min_i64(TILE_COLS, b.n - n0));
         }
     }
+    if (args->update != NULL) {
+        const struct lt_gemm_args update = lt_gemm_update_args(args);
+        openblas_run(provider, &update);
+    }
 }
 
 /* ---- C (+)= Aᵀ · B ----------------------------------------------------------------------------------- */

@@ -101,6 +101,10 @@ static void ref_run(struct lt_gemm_provider *provider, const struct lt_gemm_args
                 column(args, &b, n, chunk);
         finish(args, n0, n1);
     }
+    if (args->update != NULL) {
+        const struct lt_gemm_args update = lt_gemm_update_args(args);
+        ref_run(provider, &update);
+    }
 }
 
 static void ref_run_tn(struct lt_gemm_provider *provider, const struct lt_gemm_tn_args *args)

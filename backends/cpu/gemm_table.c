@@ -15,6 +15,10 @@ const struct lt_gemm_kernel *lt_gemm_kernel_for(enum lt_cpu_isa isa)
     if (isa >= LT_CPU_AVX2 && isa <= LT_CPU_AMX)
         return &lt_gemm_kernel_avx2;
 #endif
+#if LT_HAVE_NEON
+    if (isa == LT_CPU_NEON || isa == LT_CPU_NEONBF16)
+        return &lt_gemm_kernel_neon;
+#endif
     (void)isa;
     return &lt_gemm_kernel_ref;
 }
@@ -28,6 +32,10 @@ const struct lt_gemm_kernel *lt_gemm_bf16_kernel_for(enum lt_cpu_isa isa)
 #if LT_HAVE_AVX512BF16
     if (isa == LT_CPU_AVX512BF16)
         return &lt_gemm_kernel_avx512bf16;
+#endif
+#if LT_HAVE_NEONBF16
+    if (isa == LT_CPU_NEONBF16)
+        return &lt_gemm_kernel_neonbf16;
 #endif
     return lt_gemm_kernel_for(isa);
 }
@@ -61,8 +69,9 @@ static const struct {
  * bf16 products on AVX512-BF16: 1.7 to 1.9 of the native f32 product of the same shape and format (lora-bench
  * kernels); elsewhere 0.85 to 0.95 of it, the price of rounding.  AMX was not at hand.
  *
- * Where there is no micro-kernel (a processor without AVX2, NEON so far) OpenBLAS has kernels of its own for
- * the machine and the portable micro-kernel is no match, although OpenBLAS multiplies padded panels. */
+ * Where there is no micro-kernel (a processor with neither AVX2 nor NEON) OpenBLAS has kernels of its own for
+ * the machine and the portable micro-kernel is no match, although OpenBLAS multiplies padded panels.  NEON was not
+ * measured; it takes the native provider for its bits, which are those of the other native micro-kernels. */
 static const char *choice(enum lt_cpu_isa isa)
 {
     bool portable = lt_gemm_kernel_for(isa) == &lt_gemm_kernel_ref;

@@ -18,7 +18,16 @@
 #include "core/base/rng.h"
 #include "core/tensor/weight.h"
 
-enum lt_cpu_isa { LT_CPU_REF, LT_CPU_AVX2, LT_CPU_AVX512, LT_CPU_AVX512BF16, LT_CPU_AMX, LT_CPU_NEON };
+enum lt_cpu_isa {
+    LT_CPU_REF,
+    LT_CPU_AVX2,
+    LT_CPU_AVX512,
+    LT_CPU_AVX512BF16,
+    LT_CPU_AMX,
+    LT_CPU_NEON,
+    LT_CPU_NEONBF16,
+    LT_CPU_ISA_COUNT
+};
 
 /* Attention over one (query head, contiguous rows of one sequence).  Row t of the q block attends to key
  * rows j in [max(kv_begin, kv_end[t] - window), kv_end[t]); window <= 0: no window.  Tiles of keys are
@@ -57,6 +66,23 @@ struct lt_attention_grad {
     const uint32_t *row_key;
     float *scratch; /* lt_attention_grad_scratch() floats, this thread's own */
 };
+
+/* y[row] = x · w[row] + bias[row] for the rows [begin, end) of a weight that is not transposed. */
+struct lt_gemv {
+    const struct lt_weight *w;
+    const float *x, *bias; /* x: f16, bf16; bias: or NULL */
+    float *y;
+    int64_t begin, end;
+    /* NF4 and FP4, in blocks of LT_GEMV_BLOCK, cols a multiple: x by gemv_quantize(), and RNE(LT_GEMV_UNIT * w->code). */
+    const int16_t *codes;
+    const float *scales;
+    int16_t table[16];
+};
+
+enum { LT_GEMV_BLOCK = 64 };
+/* Codes are within, so that 32 bits hold the sum of eight products. */
+#define LT_GEMV_UNIT 16383.0f
+#define LT_GEMV_TINY 0x1p-100f /* a block with no larger magnitude counts as zeros */
 
 struct lt_cpu_kernels {
     enum lt_cpu_isa isa;
@@ -136,6 +162,15 @@ struct lt_cpu_kernels {
     void (*int8_dot)(int32_t *acc, int64_t ldacc, const int8_t *x, int64_t m, const int8_t *w, int64_t n,
                      int64_t k);
 
+    /* Products of one row of x, read at the memory's speed; NULL: there is none for the format.  f16, bf16: f32 chains of
+     * fused multiply-adds over every 16th column, added in a tree.  NF4, FP4: chains over the blocks of fma(exact sum of
+     * products of 16-bit codes, scale of x * scale of w, .), added in a tree; how many chains is the instruction set's. */
+    void (*gemv[LT_WEIGHT_FORMAT_COUNT])(const struct lt_gemv *g);
+    /* n elements in blocks of LT_GEMV_BLOCK: codes RNE(x * (LT_GEMV_UNIT / max|x|)), scale max|x| / LT_GEMV_UNIT^2, which
+     * takes the unit of the table away too.  The order of the codes is that of the same table's gemv; room for one block
+     * more than n needs. */
+    void (*gemv_quantize)(int16_t *codes, float *scale, const float *x, int64_t n);
+
     /* Stored flat elements [begin, begin+n) of a weight to f32: the bits of quant/. */
     void (*decode[LT_WEIGHT_FORMAT_COUNT])(float *dst, const struct lt_weight *w, int64_t begin, int64_t n);
 };
@@ -143,8 +178,8 @@ struct lt_cpu_kernels {
 /* Floats of scratch attention_bwd needs for a sequence of `rows` rows. */
 size_t lt_attention_grad_scratch(int64_t rows, int64_t head_dim, int64_t group);
 
-/* The best ISA of this processor, limited by LT_CPU=ref|avx2|avx512|avx512bf16|amx|neon in the environment (an
- * ISA the processor lacks, or a word not in the list, is false). */
+/* The best ISA of this processor, limited by LT_CPU=ref|avx2|avx512|avx512bf16|amx|neon|neonbf16 in the
+ * environment (an ISA the processor lacks, or a word not in the list, is false). */
 bool lt_cpu_isa_detect(enum lt_cpu_isa *isa, const char *request);
 const char *lt_cpu_isa_name(enum lt_cpu_isa isa);
 bool lt_cpu_isa_available(enum lt_cpu_isa isa);

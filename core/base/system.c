@@ -11,6 +11,8 @@
 
 #if defined(__linux__) && defined(__x86_64__)
 #include <sys/syscall.h>
+#elif defined(__linux__) && defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
 #include "core/base/strbuf.h"
@@ -30,6 +32,16 @@ double lt_clock_seconds(void)
 double lt_wall_seconds(void)
 {
     return clock_read(CLOCK_REALTIME);
+}
+
+bool lt_arm_has_bf16(void)
+{
+#if defined(__linux__) && defined(__aarch64__)
+    /* Linux, Documentation/arch/arm64/elf_hwcaps.rst: HWCAP2_BF16. */
+    return (getauxval(AT_HWCAP2) & (1ul << 14)) != 0;
+#else
+    return false;
+#endif
 }
 
 bool lt_tiles_enable(void)

@@ -36,6 +36,9 @@ enum lt_status lt_memory_sampler_create(struct lt_memory_sampler **sampler, doub
 uint64_t lt_memory_sampler_peak(struct lt_memory_sampler *sampler); /* takes a sample now as well */
 void lt_memory_sampler_destroy(struct lt_memory_sampler *sampler);
 
+/* Does the processor have the bf16 instructions of Arm?  False too where the system does not tell. */
+bool lt_arm_has_bf16(void);
+
 /* Asks the system for the tile registers of AMX, which a process may use only after that.  False where there is no such
  * call or it is refused.  Threads made before and after may use them alike. */
 bool lt_tiles_enable(void);

@@ -115,6 +115,7 @@ int lt_build_linear(struct lt_build *b, int x, int weight, int bias)
     n->in[2] = bv;
     n->out[0] = y;
     n->attr.transposed = t->transposed;
+    n->attr.step = b->step;
     n->attr.int8 = b->model->int8 && b->mode != LT_BUILD_TRAIN && !t->is_head;
     n->attr.int8_threshold = n->attr.int8 ? b->model->int8_threshold : 0;
     n->attr.bf16 = computes_bf16(b, t);

@@ -17,6 +17,7 @@ struct lt_build {
     int segment;
     enum lt_build_mode mode;
     bool logits;        /* head: logits instead of the loss (any mode) */
+    bool step;          /* linear layers get attr.step */
     int32_t loss_chunk; /* rows of logits held at a time */
     uint32_t next_site;
 };

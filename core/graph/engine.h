@@ -104,5 +104,10 @@ enum lt_status lt_engine_logits(struct lt_engine *e, const struct lt_tokens *t, 
                                 struct lt_error *err) LT_MUST_USE;
 enum lt_status lt_engine_decode(struct lt_engine *e, const struct lt_tokens *t, float *logits,
                                 struct lt_error *err) LT_MUST_USE;
+/* The same for one token or a few: linear layers are computed as fast as their weights can be read, in another
+ * arithmetic than a prompt's (docs/numerics.md).  Which of the two is called is the caller's decision, never one by the
+ * number of tokens, so that a token has the same bits whatever else there is. */
+enum lt_status lt_engine_decode_step(struct lt_engine *e, const struct lt_tokens *t, float *logits,
+                                     struct lt_error *err) LT_MUST_USE;
 
 #endif

@@ -30,7 +30,7 @@ static enum lt_build_mode mode_of(enum lt_pass pass)
 {
     if (pass == LT_PASS_TRAIN)
         return LT_BUILD_TRAIN;
-    return pass == LT_PASS_DECODE ? LT_BUILD_DECODE : LT_BUILD_EVAL;
+    return pass == LT_PASS_DECODE || pass == LT_PASS_STEP ? LT_BUILD_DECODE : LT_BUILD_EVAL;
 }
 
 /* Adds the backward program and the tape when this segment trains. */
@@ -78,7 +78,8 @@ static enum lt_status plan_stage(struct lt_engine *e, enum lt_pass pass, int seg
                          .model = e->model,
                          .segment = segment,
                          .mode = mode_of(pass),
-                         .logits = pass == LT_PASS_LOGITS || pass == LT_PASS_DECODE,
+                         .logits = pass != LT_PASS_TRAIN && pass != LT_PASS_EVAL,
+                         .step = pass == LT_PASS_STEP,
                          .loss_chunk = e->opt.loss_chunk};
     build_segment(&b);
     enum lt_status status = lt_graph_status(&fwd, err);
@@ -139,7 +140,7 @@ static enum lt_status make_stage(struct lt_engine *e, enum lt_pass pass, int seg
 enum lt_status lt_engine_compile(struct lt_engine *e, struct lt_error *err)
 {
     const bool wanted[LT_PASS_COUNT] = {e->opt.train, e->opt.eval, e->opt.eval && e->opt.logits,
-                                        e->opt.decode};
+                                        e->opt.decode, e->opt.decode};
     int segments = lt_model_segments(e->model);
     for (int pass = 0; pass < LT_PASS_COUNT; pass++) {
         if (!wanted[pass])

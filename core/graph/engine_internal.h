@@ -12,7 +12,7 @@ struct lt_stage {
     size_t tape_bytes;
 };
 
-enum lt_pass { LT_PASS_TRAIN, LT_PASS_EVAL, LT_PASS_LOGITS, LT_PASS_DECODE, LT_PASS_COUNT };
+enum lt_pass { LT_PASS_TRAIN, LT_PASS_EVAL, LT_PASS_LOGITS, LT_PASS_DECODE, LT_PASS_STEP, LT_PASS_COUNT };
 
 struct lt_engine {
     struct lt_model *model;

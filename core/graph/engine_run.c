@@ -235,3 +235,10 @@ enum lt_status lt_engine_decode(struct lt_engine *e, const struct lt_tokens *t, 
     LT_TRY(run_inference(e, LT_PASS_DECODE, t, err));
     return read_logits(e, t, logits, err);
 }
+
+enum lt_status lt_engine_decode_step(struct lt_engine *e, const struct lt_tokens *t, float *logits,
+                                     struct lt_error *err)
+{
+    LT_TRY(run_inference(e, LT_PASS_STEP, t, err));
+    return read_logits(e, t, logits, err);
+}

@@ -105,6 +105,7 @@ struct lt_op_attr {
     uint32_t site;                             /* random stream within the layer */
     enum lt_activation act;
     bool inverse, plus_one, transposed, decay;
+    bool step;            /* LINEAR of a pass with a few rows: as fast as the weight is read */
     bool int8;            /* LINEAR with a weight of LLM.int8(): the integer product */
     float int8_threshold; /* of its outliers; 0: none */
     bool bf16; /* LINEAR, LINEAR_DX: both factors and the product are rounded to bf16, the sum is f32 */

@@ -15,6 +15,7 @@ struct lt_generator {
     size_t param_elements;
     int32_t *cached; /* [context] ids whose keys and values are in rows 0 … cached_count - 1 of the cache */
     int32_t cached_count;
+    int32_t prompt_rows; /* of them: the first that were computed as a prompt */
     /* [chunk] arrays of one pass */
     int32_t *positions, *kv_begin, *kv_end;
     uint32_t *row_key;
@@ -107,8 +108,9 @@ enum lt_status lt_generator_allocate(struct lt_generator *g, const float *params
     return lt_engine_write_params(g->engine, 0, params, g->param_elements, err);
 }
 
-/* Appends n <= chunk ids to the cache; leaves the logits of the last one when asked. */
-static enum lt_status append(struct lt_generator *g, const int32_t *ids, int32_t n, bool logits,
+/* Appends n <= chunk ids of the prompt, or one of the answer, to the cache; leaves the logits of the last one when
+ * asked. */
+static enum lt_status append(struct lt_generator *g, const int32_t *ids, int32_t n, bool logits, bool answer,
                              struct lt_error *err)
 {
     int32_t first = g->cached_count, last = n - 1;
@@ -125,9 +127,12 @@ static enum lt_status append(struct lt_generator *g, const int32_t *ids, int32_t
                           .row_key = g->row_key,
                           .label_rows = &last,
                           .cache_slots = g->positions};
-    LT_TRY(lt_engine_decode(g->engine, &t, g->logits, err));
+    LT_TRY(answer ? lt_engine_decode_step(g->engine, &t, g->logits, err)
+                  : lt_engine_decode(g->engine, &t, g->logits, err));
     memcpy(g->cached + first, ids, (size_t)n * sizeof *ids);
     g->cached_count = first + n;
+    if (!answer)
+        g->prompt_rows = g->cached_count;
     return LT_OK;
 }
 
@@ -140,16 +145,16 @@ static enum lt_status read_prompt(struct lt_generator *g, const struct lt_genera
                                   struct lt_generate_result *res, struct lt_error *err)
 {
     /* The last prompt token is always evaluated: its logits are what is needed. */
-    int32_t same = 0, most = (int32_t)lt_min_i64(g->cached_count, req->prompt_length - 1);
+    int32_t same = 0, most = (int32_t)lt_min_i64(g->prompt_rows, req->prompt_length - 1);
     while (same < most && g->cached[same] == req->prompt[same])
         same++;
-    g->cached_count = same;
+    g->cached_count = g->prompt_rows = same;
     res->prompt_tokens = req->prompt_length - same;
     for (int32_t at = same; at < req->prompt_length; at += g->chunk) {
         if (lt_cancel_requested())
             return cancelled(err);
         int32_t n = (int32_t)lt_min_i64(g->chunk, req->prompt_length - at);
-        LT_TRY(append(g, req->prompt + at, n, at + n == req->prompt_length, err));
+        LT_TRY(append(g, req->prompt + at, n, at + n == req->prompt_length, false, err));
     }
     return LT_OK;
 }
@@ -175,7 +180,7 @@ static enum lt_status answer(struct lt_generator *g, struct lt_sampler *sampler,
             if (g->cached_count == g->context)
                 return LT_OK;
             lt_sampler_see(sampler, id);
-            LT_TRY(append(g, &id, 1, true, err));
+            LT_TRY(append(g, &id, 1, true, true, err));
         }
         LT_TRY(lt_sampler_pick(sampler, g->logits, (uint64_t)g->cached_count, &id, err));
         res->finish = LT_FINISH_STOP;

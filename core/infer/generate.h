@@ -54,7 +54,9 @@ struct lt_generate_result {
     double prompt_seconds, decode_seconds; /* until the first token is known; after that */
 };
 
-/* Keys and values stay in the cache: a next prompt that begins with the same ids starts behind them.
+/* Keys and values stay in the cache: a next prompt that begins with the same ids as this prompt starts behind them.  An
+ * answer's are computed again, in the arithmetic of prompts, so that an answer depends on its prompt alone, never on
+ * what was asked before.
  * A prompt that leaves no room in the context is LT_ERR_INVALID; LT_ERR_CANCELLED after lt_cancel_request()
  * (*res is filled then, too). */
 enum lt_status lt_generator_run(struct lt_generator *g, const struct lt_generate_request *req,

@@ -8,7 +8,6 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -445,7 +444,7 @@ static void check_cut(const struct kernel_case *k, const struct lt_cpu_kernels *
 
 static void check_case(const struct kernel_case *k, int64_t rows, int64_t cols, double range, int sprinkle)
 {
-    struct lt_cpu_kernels ref, isas[LT_CPU_NEON + 1];
+    struct lt_cpu_kernels ref, isas[LT_CPU_ISA_COUNT];
     lt_cpu_kernels_init(&ref, LT_CPU_REF);
     int n = lt_check_isas(isas);
     struct call start = make_call(k, rows, cols, range);
@@ -469,10 +468,7 @@ static void check_case(const struct kernel_case *k, int64_t rows, int64_t cols, 
 static void check_all(double range, int sprinkle)
 {
     const int64_t shapes[][2] = {{1, 1}, {3, 7}, {5, 33}, {7, 257}, {4, 96}, {33, 64}, {3, 2051}};
-    const char *only = getenv("LT_TEST_CASE"); /* one case alone */
     for (int i = 0; i < CASES; i++) {
-        if (only && strcmp(only, cases[i].name) != 0)
-            continue;
         lt_check_seed((uint64_t)i + 1);
         for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
             check_case(&cases[i], shapes[s][0], shapes[s][1], range, sprinkle);
@@ -509,7 +505,7 @@ static void test_in_place(void **unused)
 {
     (void)unused;
     enum { N = 77 };
-    struct lt_cpu_kernels isas[LT_CPU_NEON + 1];
+    struct lt_cpu_kernels isas[LT_CPU_ISA_COUNT];
     int n = lt_check_isas(isas);
     lt_cpu_kernels_init(&isas[n++], LT_CPU_REF);
     float x[N], g[N], u[N], want[N], want2[N], got[N], got2[N];
@@ -570,7 +566,7 @@ static void run_timed(void *context)
 
 static int bench(void)
 {
-    struct lt_cpu_kernels isas[LT_CPU_NEON + 2];
+    struct lt_cpu_kernels isas[LT_CPU_ISA_COUNT + 1];
     lt_cpu_kernels_init(&isas[0], LT_CPU_REF);
     int n = 1 + lt_check_isas(isas + 1);
     for (int i = 0; i < CASES; i++) {

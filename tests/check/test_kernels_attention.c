@@ -244,7 +244,7 @@ enum { SHAPES = sizeof shapes / sizeof *shapes };
 static void test_against_portable(void **unused)
 {
     (void)unused;
-    struct lt_cpu_kernels ref, isas[LT_CPU_NEON + 1];
+    struct lt_cpu_kernels ref, isas[LT_CPU_ISA_COUNT];
     lt_cpu_kernels_init(&ref, LT_CPU_REF);
     int n = lt_check_isas(isas);
     for (int i = 0; i < SHAPES; i++) {
@@ -282,7 +282,7 @@ static void same_rows(const char *what, const struct lt_cpu_kernels *k, const st
 static void test_row_invariance(void **unused)
 {
     (void)unused;
-    struct lt_cpu_kernels isas[LT_CPU_NEON + 2];
+    struct lt_cpu_kernels isas[LT_CPU_ISA_COUNT + 1];
     int n = lt_check_isas(isas);
     lt_cpu_kernels_init(&isas[n++], LT_CPU_REF);
     for (int i = 0; i < SHAPES; i++) {
@@ -309,7 +309,7 @@ static void test_row_invariance(void **unused)
 static void test_packed_gradients(void **unused)
 {
     (void)unused;
-    struct lt_cpu_kernels isas[LT_CPU_NEON + 2];
+    struct lt_cpu_kernels isas[LT_CPU_ISA_COUNT + 1];
     int n = lt_check_isas(isas);
     lt_cpu_kernels_init(&isas[n++], LT_CPU_REF);
     for (int i = 0; i < SHAPES; i++) {
@@ -334,7 +334,7 @@ static void test_packed_gradients(void **unused)
 static void test_blind_and_broken_rows(void **unused)
 {
     (void)unused;
-    struct lt_cpu_kernels isas[LT_CPU_NEON + 2];
+    struct lt_cpu_kernels isas[LT_CPU_ISA_COUNT + 1];
     int n = lt_check_isas(isas);
     lt_cpu_kernels_init(&isas[n++], LT_CPU_REF);
     const struct shape s = {.rows = 90, .heads = 1, .kv_heads = 1, .head_dim = 24, .range = 2};
@@ -403,7 +403,7 @@ static int bench(void)
         {"T=512 d=64 cap",
          {.rows = 512, .heads = 1, .kv_heads = 1, .head_dim = 64, .softcap = 30, .range = 1}},
     };
-    struct lt_cpu_kernels isas[LT_CPU_NEON + 2];
+    struct lt_cpu_kernels isas[LT_CPU_ISA_COUNT + 1];
     lt_cpu_kernels_init(&isas[0], LT_CPU_REF);
     int n = 1 + lt_check_isas(isas + 1);
     for (size_t i = 0; i < sizeof timed / sizeof *timed; i++) {

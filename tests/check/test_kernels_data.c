@@ -86,7 +86,7 @@ static void compare_entropy(const struct entropy *got, const struct entropy *wan
 
 static void check_entropy(struct entropy e)
 {
-    struct lt_cpu_kernels ref, isas[LT_CPU_NEON + 1];
+    struct lt_cpu_kernels ref, isas[LT_CPU_ISA_COUNT];
     lt_cpu_kernels_init(&ref, LT_CPU_REF);
     int n = lt_check_isas(isas);
     struct entropy want = e;
@@ -139,7 +139,7 @@ static void test_cross_entropy(void **unused)
 static void test_cross_entropy_broken(void **unused)
 {
     (void)unused;
-    struct lt_cpu_kernels isas[LT_CPU_NEON + 2];
+    struct lt_cpu_kernels isas[LT_CPU_ISA_COUNT + 1];
     int n = lt_check_isas(isas);
     lt_cpu_kernels_init(&isas[n++], LT_CPU_REF);
     enum { VOCAB = 2100 };
@@ -221,7 +221,7 @@ static void test_optimizer(void **unused)
 {
     (void)unused;
     const int64_t sizes[] = {1, 7, 33, 257, 4096, 10007};
-    struct lt_cpu_kernels ref, isas[LT_CPU_NEON + 1];
+    struct lt_cpu_kernels ref, isas[LT_CPU_ISA_COUNT];
     lt_cpu_kernels_init(&ref, LT_CPU_REF);
     int n = lt_check_isas(isas);
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
@@ -291,7 +291,7 @@ static void store(struct stored *s, enum lt_weight_format format, int32_t blocks
 
 static void check_decode(const struct stored *s, int64_t begin, int64_t n)
 {
-    struct lt_cpu_kernels ref, isas[LT_CPU_NEON + 1];
+    struct lt_cpu_kernels ref, isas[LT_CPU_ISA_COUNT];
     lt_cpu_kernels_init(&ref, LT_CPU_REF);
     int count = lt_check_isas(isas);
     float *want = lt_check_floats(n);
@@ -330,11 +330,11 @@ static void test_decode(void **unused)
 static void test_isa(void **unused)
 {
     (void)unused;
-    const char *const names[] = {"ref", "avx2", "avx512", "avx512bf16", "amx", "neon"};
+    const char *const names[] = {"ref", "avx2", "avx512", "avx512bf16", "amx", "neon", "neonbf16"};
     enum lt_cpu_isa best, isa;
     assert_true(lt_cpu_isa_detect(&best, NULL));
     assert_true(lt_cpu_isa_available(best));
-    for (int i = 0; i <= LT_CPU_NEON; i++) {
+    for (int i = 0; i < LT_CPU_ISA_COUNT; i++) {
         assert_string_equal(lt_cpu_isa_name((enum lt_cpu_isa)i), names[i]);
         assert_int_equal(lt_cpu_isa_detect(&isa, names[i]), lt_cpu_isa_available((enum lt_cpu_isa)i));
     }
@@ -343,7 +343,7 @@ static void test_isa(void **unused)
     assert_true(lt_cpu_isa_detect(&isa, "ref"));
     assert_int_equal(isa, LT_CPU_REF);
     /* Every rung leaves a whole table. */
-    for (int i = 0; i <= LT_CPU_NEON; i++) {
+    for (int i = 0; i < LT_CPU_ISA_COUNT; i++) {
         if (!lt_cpu_isa_available((enum lt_cpu_isa)i))
             continue;
         struct lt_cpu_kernels k;
@@ -399,7 +399,7 @@ static void bench_isa(const struct lt_cpu_kernels *k)
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
-        struct lt_cpu_kernels isas[LT_CPU_NEON + 2];
+        struct lt_cpu_kernels isas[LT_CPU_ISA_COUNT + 1];
         lt_cpu_kernels_init(&isas[0], LT_CPU_REF);
         int n = 1 + lt_check_isas(isas + 1);
         for (int i = 0; i < n; i++)

@@ -48,7 +48,11 @@ check 'closing line' grep -q '40 new tokens' "$tmp/err"
 same 'greedy again' "$tmp/greedy" --prompt hello $greedy
 # shellcheck disable=SC2086
 same 'greedy with two threads' "$tmp/greedy" --prompt hello $greedy --threads 2
-for variant in ref avx2 avx512; do
+case $(sed -n 's/^ARCH = //p' "${LT_BUILD:-.}/config.mk") in
+aarch64) kernels='ref neon' ;;
+*) kernels='ref avx2 avx512' ;;
+esac
+for variant in $kernels; do
     if LT_CPU=$variant generate --prompt a --max-new-tokens 1 >"$tmp/out"; then
         # shellcheck disable=SC2086
         LT_CPU=$variant generate --prompt hello $greedy >"$tmp/out"

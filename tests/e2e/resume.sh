@@ -113,13 +113,17 @@ near()
     sed 's/.*"loss": \([^,}]*\).*/\1/' "$2" | paste "$tmp/a" - |
         awk '{ d = $1 - $2; if (d > 1e-4 || d < -1e-4) bad = 1 } END { exit bad || NR < 8 }'
 }
+case $(sed -n 's/^ARCH = //p' "${LT_BUILD:-.}/config.mk") in
+aarch64) kernels='ref neon' ;;
+*) kernels='ref avx2 avx512' ;;
+esac
 for method in "$lora" "$lora --load-in-4bit" "$full"; do
     name=lora
     case $method in
     *4bit) name=qlora ;;
     *full*) name=full ;;
     esac
-    for cpu in ref avx2 avx512; do
+    for cpu in $kernels; do
         rm -rf "$tmp/$cpu"
         LT_CPU=$cpu
         export LT_CPU

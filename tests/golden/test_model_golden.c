@@ -262,7 +262,7 @@ static void rows_do_not_depend_on_the_batch(void **state)
 /* qlora/bf16 on every instruction set there is; and it is bf16: the logits differ from those of f32. */
 static void bf16_compute(void **state)
 {
-    static const char *const isas[] = {"ref", "avx2", "avx512", "avx512bf16", "amx"};
+    static const char *const isas[] = {"ref", "avx2", "avx512", "avx512bf16", "amx", "neon", "neonbf16"};
     enum lt_cpu_isa isa;
     struct tiny_batch b;
     (void)state;

@@ -117,7 +117,7 @@ static void curve_qlora(void **state)
 static void curve_qlora_bf16(void **state)
 {
     static const struct curve_limits limits = {2e-2, 2e-2, 1e-2};
-    static const char *const isas[] = {"ref", "avx2", "avx512", "avx512bf16", "amx"};
+    static const char *const isas[] = {"ref", "avx2", "avx512", "avx512bf16", "amx", "neon", "neonbf16"};
     enum lt_cpu_isa isa;
     (void)state;
     for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {

@@ -53,7 +53,7 @@ static void widen(double *to, const float *from, int64_t n)
 /* Runs a test body for every available instruction set, ref included. */
 static void for_each_isa(void (*body)(const struct lt_cpu_kernels *k))
 {
-    struct lt_cpu_kernels isas[LT_CPU_NEON + 2];
+    struct lt_cpu_kernels isas[LT_CPU_ISA_COUNT + 1];
     lt_cpu_kernels_init(&isas[0], LT_CPU_REF);
     int n = 1 + lt_check_isas(isas + 1);
     for (int i = 0; i < n; i++) {

@@ -6,7 +6,7 @@
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/kernels.h"
 
-enum { LT_CHECK_DEVICE = LT_CPU_NEON + 1 }; /* stands for the device in struct lt_cpu_kernels.isa */
+enum { LT_CHECK_DEVICE = LT_CPU_ISA_COUNT }; /* stands for the device in struct lt_cpu_kernels.isa */
 
 /* Needs device_open() (device_op.h). */
 void lt_device_kernels_init(struct lt_cpu_kernels *k);

@@ -22,14 +22,14 @@ static struct {
 static int buffer_count;
 static uint64_t state = 1;
 
-int lt_check_isas(struct lt_cpu_kernels kernels[LT_CPU_NEON + 1])
+int lt_check_isas(struct lt_cpu_kernels kernels[LT_CPU_ISA_COUNT])
 {
     int n = 0;
     if (device_open()) {
         lt_device_kernels_init(&kernels[0]);
         return 1;
     }
-    for (int isa = LT_CPU_REF + 1; isa <= LT_CPU_NEON; isa++)
+    for (int isa = LT_CPU_REF + 1; isa < LT_CPU_ISA_COUNT; isa++)
         if (lt_cpu_isa_available((enum lt_cpu_isa)isa))
             lt_cpu_kernels_init(&kernels[n++], (enum lt_cpu_isa)isa);
     return n;

@@ -12,7 +12,7 @@
 #define LT_CHECK_ULP 0x1p-24
 
 /* The rungs to test: every available ISA but ref, or the device that LT_TEST_DEVICE names.  Returns how many. */
-int lt_check_isas(struct lt_cpu_kernels kernels[LT_CPU_NEON + 1]);
+int lt_check_isas(struct lt_cpu_kernels kernels[LT_CPU_ISA_COUNT]);
 
 /* n floats on an odd 4-byte boundary with guard bytes on both sides, filled with a signalling pattern;
  * lt_check_release() fails the test when a guard has changed.  At most 128 at a time. */

@@ -11,6 +11,7 @@ void lt_act_kernels_ref(struct lt_cpu_kernels *k);
 void lt_elementwise_kernels_ref(struct lt_cpu_kernels *k);
 void lt_cross_entropy_kernels_ref(struct lt_cpu_kernels *k);
 void lt_attention_kernels_ref(struct lt_cpu_kernels *k);
+void lt_gemv_kernels_ref(struct lt_cpu_kernels *k);
 void lt_int8_kernels_ref(struct lt_cpu_kernels *k);
 void lt_optimizer_kernels_ref(struct lt_cpu_kernels *k);
 

@@ -13,4 +13,5 @@ void lt_cpu_kernels_avx2(struct lt_cpu_kernels *k)
     lt_optimizer_kernels_avx2(k);
     lt_decode_kernels_avx2(k);
     lt_int8_kernels_avx2(k);
+    lt_gemv_kernels_avx2(k);
 }

@@ -10,6 +10,7 @@ void lt_cpu_kernels_avx512(struct lt_cpu_kernels *k)
     lt_cross_entropy_kernels_avx512(k);
     lt_attention_kernels_avx512(k);
     lt_decode_kernels_avx512(k);
+    lt_gemv_kernels_avx512(k);
 #if LT_HAVE_AVX512BF16
     if (__builtin_cpu_supports("avx512vnni"))
         lt_int8_kernels_avx512bf16(k);

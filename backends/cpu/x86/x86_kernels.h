@@ -15,11 +15,13 @@ void lt_attention_kernels_avx2(struct lt_cpu_kernels *k);
 void lt_optimizer_kernels_avx2(struct lt_cpu_kernels *k);
 void lt_decode_kernels_avx2(struct lt_cpu_kernels *k);
 void lt_int8_kernels_avx2(struct lt_cpu_kernels *k);
+void lt_gemv_kernels_avx2(struct lt_cpu_kernels *k);
 
 void lt_act_kernels_avx512(struct lt_cpu_kernels *k);
 void lt_cross_entropy_kernels_avx512(struct lt_cpu_kernels *k);
 void lt_attention_kernels_avx512(struct lt_cpu_kernels *k);
 void lt_decode_kernels_avx512(struct lt_cpu_kernels *k);
+void lt_gemv_kernels_avx512(struct lt_cpu_kernels *k);
 
 void lt_int8_kernels_avx512bf16(struct lt_cpu_kernels *k);
 
