@@ -140,29 +140,35 @@ enum lt_status bench_session_plan_weights(struct bench_session *s, struct lt_err
     lt_plan_add(&s->plan, "weights, quantized", mem.quantized, true);
     lt_plan_add(&s->plan, "weights, not quantized", mem.converted, true);
     lt_plan_add(&s->plan, "norms and biases as read", mem.vectors, true);
+    if (s->backend->ops->counters)
+        lt_plan_add_buffer(&s->plan, s->backend, "weights, on the device", mem.quantized + mem.converted);
     lt_plan_add(&s->plan, "weights, read layer by layer", mem.streamed, false);
     return s->sampler ? LT_OK : lt_memory_sampler_create(&s->sampler, 0.02, err);
 }
 
 void bench_session_plan_engine(struct bench_session *s, const struct lt_engine_memory *m)
 {
-    const struct lt_plan_line lines[] = {{"parameters", m->params, true},
-                                         {"gradients", m->grads, true},
-                                         {"norm weights and biases", m->vectors, true},
-                                         {"rope tables", m->tables, true},
-                                         {"streamed weights, two layers", m->stream, true},
-                                         {"layer boundaries", m->boundaries, true},
-                                         {"layer boundaries in their file", m->boundary_file, false},
-                                         {"kept activations", m->tape, true},
-                                         {"step arena", m->arena, true},
-                                         {"kernel workspace", m->workspace, true},
-                                         {"tokens and losses", m->inputs, true},
-                                         {"keys and values", m->cache, true},
-                                         {"logits", m->logits, true},
-                                         {"backend buffers", s->backend->fixed_bytes, true}};
+    const struct lt_plan_line lines[] = {{"parameters", m->params, true, true},
+                                         {"gradients", m->grads, true, true},
+                                         {"norm weights and biases", m->vectors, true, true},
+                                         {"rope tables", m->tables, true, true},
+                                         {"streamed weights, two layers", m->stream, true, false},
+                                         {"layer boundaries", m->boundaries, true, true},
+                                         {"layer boundaries in their file", m->boundary_file, false, false},
+                                         {"kept activations", m->tape, true, true},
+                                         {"step arena", m->arena, true, true},
+                                         {"kernel workspace", m->workspace, true, true},
+                                         {"tokens and losses", m->inputs, true, true},
+                                         {"keys and values", m->cache, true, true},
+                                         {"logits", m->logits, true, true},
+                                         {"backend buffers", s->backend->fixed_bytes, true, true}};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
-        if (lines[i].bytes > 0)
+        if (lines[i].bytes > 0 && lines[i].device)
+            lt_plan_add_buffer(&s->plan, s->backend, lines[i].name, lines[i].bytes);
+        else if (lines[i].bytes > 0)
             lt_plan_add(&s->plan, lines[i].name, lines[i].bytes, lines[i].counted);
+    if (s->backend->ops->counters && m->stream > 0)
+        lt_plan_add_buffer(&s->plan, s->backend, "streamed weights, one layer", m->stream / 2);
 }
 
 /* ---- measuring ---- */
@@ -171,10 +177,14 @@ void bench_session_count_ops(struct bench_session *s)
 {
     memset(s->op_times, 0, sizeof s->op_times);
     s->backend->op_times = s->op_times;
+    if (s->backend->ops->counters)
+        s->backend->ops->counters(s->backend, &s->counted);
 }
 
 void bench_session_memory_done(struct bench_session *s)
 {
+    if (s->backend->ops->counters)
+        s->backend->ops->counters(s->backend, &s->measured);
     if (!s->sampler)
         return;
     s->peak = lt_memory_sampler_peak(s->sampler);
@@ -219,7 +229,9 @@ void bench_print_memory(struct bench_session *s)
         if (l->bytes == 0)
             continue;
         printf("  %-34s %12s%s\n", l->name, cli_bytes(a, sizeof a, l->bytes),
-               l->counted ? "" : "  (not in the peak)");
+               l->device    ? "  (on the device)"
+               : l->counted ? ""
+                            : "  (not in the peak)");
         json_array_append_new(lines, json_pack("{s:s, s:I, s:b}", "name", l->name, "bytes",
                                                (json_int_t)l->bytes, "counted", l->counted));
     }
@@ -229,6 +241,33 @@ void bench_print_memory(struct bench_session *s)
     bench_session_add(s, json_pack("{s:{s:o, s:I, s:I, s:f}}", "memory", "lines", lines, "planned_peak",
                                    (json_int_t)s->plan.peak, "measured_peak", (json_int_t)s->peak,
                                    "difference_percent", off));
+}
+
+void bench_print_device(struct bench_session *s, int64_t count, const char *unit)
+{
+    char a[32], b[32];
+    const struct lt_device_counters now = s->measured, *then = &s->counted;
+    if (!s->backend->ops->counters)
+        return;
+    double n = (double)count, off = 100.0 * ((double)now.peak / (double)s->plan.device - 1);
+    double submissions = (double)(now.submissions - then->submissions) / n,
+           dispatches = (double)(now.dispatches - then->dispatches) / n,
+           waits = (double)(now.waits - then->waits) / n;
+    uint64_t up = (now.bytes_up - then->bytes_up) / (uint64_t)count,
+             down = (now.bytes_down - then->bytes_down) / (uint64_t)count;
+    printf("\nDevice, a %s\n", unit);
+    printf("  %-34s %12.1f\n  %-34s %12.1f\n  %-34s %12.1f\n", "submissions", submissions, "dispatches",
+           dispatches, "waits of the host", waits);
+    printf("  %-34s %12s\n  %-34s %12s\n", "bytes to the device", cli_bytes(a, sizeof a, up),
+           "bytes from the device", cli_bytes(b, sizeof b, down));
+    printf("  %-34s %12s\n  %-34s %12s  (%+.2f %%)\n", "planned device memory",
+           cli_bytes(a, sizeof a, s->plan.device), "allocated device memory",
+           cli_bytes(b, sizeof b, now.peak), off);
+    bench_session_add(s, json_pack("{s:{s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I}}", "device_use",
+                                   "submissions", submissions, "dispatches", dispatches, "waits", waits,
+                                   "bytes_up", (json_int_t)up, "bytes_down", (json_int_t)down,
+                                   "planned_memory", (json_int_t)s->plan.device, "allocated_memory",
+                                   (json_int_t)now.peak, "available_memory", (json_int_t)now.available));
 }
 
 static int by_seconds(const void *a, const void *b)

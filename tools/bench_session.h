@@ -30,6 +30,7 @@ struct bench_session {
     struct lt_model *model;
     int threads;
     struct lt_op_time op_times[LT_OP_COUNT];
+    struct lt_device_counters counted, measured; /* when counting began, and when it ended */
     struct lt_plan plan;
     struct lt_memory_sampler *sampler; /* since bench_session_plan_weights */
     uint64_t peak;
@@ -63,6 +64,9 @@ void bench_print_memory(struct bench_session *s);
  * ("step"); the list goes under `key`. */
 void bench_print_ops(struct bench_session *s, const char *key, double seconds, int64_t count,
                      const char *unit);
+
+/* What a device with memory of its own did for each of `count` steps since bench_session_count_ops, and its memory. */
+void bench_print_device(struct bench_session *s, int64_t count, const char *unit);
 
 json_t *bench_json_rate(double rate); /* null where nothing was measured: a rate of 0 */
 /* Adds the members of `part` (taken) to the JSON result. */

@@ -215,9 +215,11 @@ static void plan_lines(struct run *r)
 {
     bench_session_plan_engine(&r->s, lt_engine_memory(r->engine));
     if (r->optimizer) {
-        lt_plan_add(&r->s.plan, "optimizer state", lt_optimizer_state_bytes(r->optimizer), true);
+        lt_plan_add_buffer(&r->s.plan, r->s.backend, "optimizer state",
+                           lt_optimizer_state_bytes(r->optimizer));
         lt_plan_add(&r->s.plan, "optimizer state in its file", lt_optimizer_paged_bytes(r->optimizer), false);
-        lt_plan_add(&r->s.plan, "optimizer workspace", lt_optimizer_workspace_bytes(r->optimizer), true);
+        lt_plan_add_buffer(&r->s.plan, r->s.backend, "optimizer workspace",
+                           lt_optimizer_workspace_bytes(r->optimizer));
     }
 }
 
@@ -525,6 +527,7 @@ static enum lt_status measure(struct run *r, struct lt_error *err)
     if (r->memory.weights == LT_WEIGHTS_STREAM)
         bench_print_streaming(&r->s, &r->streamed, r->seconds, o.steps);
     bench_print_memory(&r->s);
+    bench_print_device(&r->s, o.steps, "step");
     bench_print_ops(&r->s, "ops", r->seconds, o.steps, "step");
     return bench_session_save(&r->s, err);
 }

@@ -196,6 +196,9 @@ enum lt_status cli_session_plan(struct cli_session *s, struct lt_plan *plan, str
     lt_plan_add(plan, "norms and biases as read", mem.vectors, true);
     lt_plan_add(plan, "weights, mapped from the file (read-only)", mem.mapped, false);
     lt_plan_add(plan, "weights, read layer by layer", mem.streamed, false);
+    if (s->backend->ops->counters)
+        lt_plan_add_buffer(plan, s->backend, "weights, on the device",
+                           mem.quantized + mem.converted + mem.mapped);
     return LT_OK;
 }
 
@@ -284,6 +287,10 @@ void cli_print_plan(const struct lt_plan *plan)
     for (int i = 0; i < plan->count; i++)
         if (plan->lines[i].bytes > 0)
             printf("  %-44s %10s%s\n", plan->lines[i].name, cli_bytes(a, sizeof a, plan->lines[i].bytes),
-                   plan->lines[i].counted ? "" : "  (not in the peak)");
+                   plan->lines[i].device    ? "  (on the device)"
+                   : plan->lines[i].counted ? ""
+                                            : "  (not in the peak)");
     printf("  %-44s %10s\n", "peak", cli_bytes(a, sizeof a, plan->peak));
+    if (plan->device > 0)
+        printf("  %-44s %10s\n", "device memory", cli_bytes(a, sizeof a, plan->device));
 }

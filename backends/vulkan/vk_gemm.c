@@ -5,7 +5,7 @@
 enum { SPLIT_K = 512, MAX_SPLITS = 16, SKINNY = 64, REDUCE_THREADS = 256 };
 
 /* Flags of gemm.comp. */
-enum { A_T = 1, B_KN = 2, ALIGNED = 4, SPLIT = 8, START = 16, BIAS = 32 };
+enum { A_T = 1, B_KN = 2, ALIGNED = 4, SPLIT = 8, START = 16, BIAS = 32, BF16 = 64, BF16_RESULT = 128 };
 
 /* Pushed constants of gemm.comp. */
 struct gemm_push {
@@ -23,7 +23,8 @@ struct part {
     const struct lt_vk_gemm *g;
     struct lt_vk_ref start;
     int64_t row, rows;
-    bool kn; /* the stored rows of W run along k */
+    bool kn;   /* the stored rows of W run along k */
+    bool last; /* no part is added to this one */
 };
 
 struct lt_device_weight lt_vk_plain_weight(struct lt_vk_ref data, int64_t rows, int64_t cols)
@@ -67,10 +68,15 @@ struct lt_vk_ref lt_vk_weight_rows(const struct lt_device_weight *w, int64_t row
                        lt_weight_data_bytes(w->format, rows, stored_cols(w)));
 }
 
+/* Bytes that a binding shows wherever it begins. */
+static size_t room_of(const struct lt_vk_recorder *r)
+{
+    return r->device->info.limits.storage_range - r->device->info.limits.offset_align;
+}
+
 int64_t lt_vk_weight_rows_at_once(struct lt_vk_recorder *r, const struct lt_device_weight *w)
 {
-    const struct lt_vk_limits *limits = &r->device->info.limits;
-    size_t room = limits->storage_range - limits->offset_align;
+    size_t room = room_of(r);
     if (w->data.size <= room)
         return stored_rows(w);
     int64_t step = 1; /* parts begin at whole words */
@@ -80,7 +86,7 @@ int64_t lt_vk_weight_rows_at_once(struct lt_vk_recorder *r, const struct lt_devi
     if (rows == 0)
         lt_vk_refuse(
             r, "a few rows of a weight are larger than the %llu bytes of a buffer that a shader can see",
-            (unsigned long long)limits->storage_range);
+            (unsigned long long)room);
     return rows;
 }
 
@@ -147,14 +153,18 @@ static void product(struct lt_vk_recorder *r, const struct part *p)
     const struct lt_vk_gemm *g = p->g;
     const struct lt_device_weight *w = g->w;
     int64_t n = p->kn ? g->n : p->rows, k = p->kn ? p->rows : g->k;
-    int64_t splits = splits_of(g->m, n, k, g->a_transposed), slab = g->m * n;
+    int64_t splits = g->bf16 ? 1 : splits_of(g->m, n, k, g->a_transposed), slab = g->m * n;
     struct tile t = choose_tile(r, g->m, n);
     int64_t k_chunk = lt_div_up(lt_div_up(k, splits), 32) * 32; /* whole tiles of every size */
     struct gemm_push push = {.m = (uint32_t)g->m,
                              .n = (uint32_t)n,
                              .k = (uint32_t)k,
-                             .lda = (uint32_t)(g->a_transposed ? g->m : g->k),
-                             .a_col0 = p->kn && !g->a_transposed ? (uint32_t)p->row : 0,
+                             .lda = (uint32_t)(g->lda > 0        ? g->lda
+                                               : g->a_transposed ? g->m
+                                                                 : g->k),
+                             .a_col0 = (uint32_t)(g->a_transposed ? g->a_col0
+                                                  : p->kn         ? p->row
+                                                                  : 0),
                              .ldb = (uint32_t)stored_cols(w),
                              .ldc = (uint32_t)g->n,
                              .c_col0 = p->kn ? 0 : (uint32_t)p->row,
@@ -165,7 +175,8 @@ static void product(struct lt_vk_recorder *r, const struct part *p)
     bool split = splits > 1, start = p->start.buffer && !split;
     uint32_t flags = (g->a_transposed ? A_T : 0u) | (p->kn ? B_KN : 0u) |
                      (is_aligned(p, &push) ? ALIGNED : 0u) | (split ? SPLIT : 0u) | (start ? START : 0u) |
-                     (g->bias.buffer ? BIAS : 0u);
+                     (g->bias.buffer ? BIAS : 0u) | (g->bf16 ? BF16 : 0u) |
+                     (g->bf16 && p->last ? BF16_RESULT : 0u);
     size_t a_row = (size_t)push.lda * sizeof(float), c_row = (size_t)g->n * sizeof(float);
     bool by_rows = !g->a_transposed && !split; /* rows may be cut where a buffer is larger than a binding */
     struct lt_vk_dispatch d = {
@@ -196,29 +207,58 @@ static void product(struct lt_vk_recorder *r, const struct part *p)
         reduce(r, p, splits, slab, n, push.c_col0);
 }
 
-void lt_vk_gemm(struct lt_vk_recorder *r, const struct lt_vk_gemm *g)
+/* The rows of aᵀ, and of C with them, from m0 on. */
+static struct lt_vk_gemm columns_of_a(const struct lt_vk_gemm *g, int64_t m0, int64_t m)
+{
+    struct lt_vk_gemm one = *g;
+    size_t at = (size_t)(m0 * g->n) * sizeof(float), bytes = (size_t)(m * g->n) * sizeof(float);
+    one.m = m;
+    one.lda = g->m;
+    one.a_col0 = m0;
+    one.c = lt_vk_slice(g->c, at, bytes);
+    if (g->start.buffer)
+        one.start = lt_vk_slice(g->start, at, bytes);
+    return one;
+}
+
+static void by_stored_rows(struct lt_vk_recorder *r, const struct lt_vk_gemm *g)
 {
     const struct lt_device_weight *w = g->w;
     struct part p = {.g = g, .start = g->start, .kn = g->by_rows != w->transposed};
-    int64_t step = lt_vk_weight_rows_at_once(r, w), rows = stored_rows(w);
+    int64_t step = lt_vk_weight_rows_at_once(r, w), rows = stored_rows(w), lda = g->lda > 0 ? g->lda : g->m;
     if (g->a_transposed)
-        step = lt_min_i64(
-            step, (int64_t)((r->device->info.limits.storage_range - r->device->info.limits.offset_align) /
-                            ((size_t)g->m * sizeof(float))));
+        step = lt_min_i64(step, (int64_t)(room_of(r) / ((size_t)lda * sizeof(float))));
     for (p.row = 0; step > 0 && p.row < rows; p.row += step) {
         struct lt_vk_gemm one = *g;
         p.rows = lt_min_i64(step, rows - p.row);
+        p.last = !p.kn || p.row + p.rows == rows;
         if (p.kn && p.row > 0) { /* ranges of k add up */
             p.start = g->c;
             one.bias = (struct lt_vk_ref){0};
         }
         if (g->a_transposed) {
-            one.a = lt_vk_slice(g->a, (size_t)(p.row * g->m) * sizeof(float),
-                                (size_t)(p.rows * g->m) * sizeof(float));
+            one.a = lt_vk_slice(g->a, (size_t)(p.row * lda) * sizeof(float),
+                                (size_t)(p.rows * lda) * sizeof(float));
             one.row0 = g->row0 + p.row;
             one.k = p.rows;
         }
         p.g = &one;
         product(r, &p);
+    }
+}
+
+void lt_vk_gemm(struct lt_vk_recorder *r, const struct lt_vk_gemm *g)
+{
+    size_t row = (size_t)g->n * sizeof(float);
+    if (!g->a_transposed || (size_t)g->m * row <= room_of(r)) {
+        by_stored_rows(r, g);
+        return;
+    }
+    int64_t step = (int64_t)(room_of(r) / row); /* the gradient of a large matrix, cut by its rows */
+    if (step == 0)
+        lt_vk_refuse(r, "a row of a gradient is larger than the buffer that a shader can see");
+    for (int64_t m0 = 0; step > 0 && m0 < g->m; m0 += step) {
+        struct lt_vk_gemm one = columns_of_a(g, m0, lt_min_i64(step, g->m - m0));
+        by_stored_rows(r, &one);
     }
 }

@@ -7,12 +7,14 @@
 struct lt_vk_gemm {
     int64_t m, n, k; /* at capacity */
     struct lt_vk_ref a;
-    bool a_transposed; /* a is [k, m] and k counts the live rows; else a is [m, k] and m does */
+    bool a_transposed;   /* a is [k, m] and k counts the live rows; else a is [m, k] and m does */
+    int64_t lda, a_col0; /* a_transposed: a's columns from a_col0 of lda; 0: all */
     const struct lt_device_weight *w;
     bool by_rows;                 /* B = W ([k, n] as w->rows, w->cols); else B = Wᵀ */
     struct lt_vk_ref bias, start; /* [n]; [m, n], may be c; buffer NULL: absent */
     struct lt_vk_ref c;
     float scale;
+    bool bf16;            /* both factors, the bias and the result are rounded to bf16, the sum is f32 */
     enum lt_vk_rows kind; /* of the live rows */
     int64_t row0;
     struct lt_vk_ref workspace; /* lt_vk_gemm_workspace() bytes */

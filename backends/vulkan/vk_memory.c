@@ -6,7 +6,8 @@
 #include "core/base/checked.h"
 
 enum {
-    BLOCK = 16 << 20,   /* buffers below a quarter of it share blocks */
+    SMALLEST_BLOCK = 256 << 10,
+    LARGEST_BLOCK = 16 << 20,
     BUFFER_ALIGN = 256, /* sizes and places in a block; covers every offset alignment that is usable */
     MAX_PIECES = 4096   /* buffers in one block */
 };
@@ -17,6 +18,7 @@ struct lt_vk_block {
     VkDeviceMemory memory;
     VkDeviceSize size;
     uint32_t type;
+    bool shared; /* by buffers that are small beside it */
     struct lt_buffer **used;
     size_t count, cap;
 };
@@ -118,6 +120,15 @@ static void block_remove(struct lt_vk_memory *m, struct lt_vk_block *b, const st
         block_destroy(m, b);
 }
 
+/* Blocks grow with what is held, so that their empty ends stay below a thirtieth of it. */
+static VkDeviceSize block_size(const struct lt_vk_memory *m)
+{
+    VkDeviceSize size = SMALLEST_BLOCK;
+    while (size < LARGEST_BLOCK && size < m->allocated / 64)
+        size *= 2;
+    return size;
+}
+
 static enum lt_status find_place(struct lt_vk_memory *m, struct lt_buffer *buffer,
                                  const VkMemoryRequirements *need, struct lt_error *err)
 {
@@ -129,12 +140,14 @@ static enum lt_status find_place(struct lt_vk_memory *m, struct lt_buffer *buffe
                    VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, &type))
         return lt_fail(err, LT_ERR_UNSUPPORTED, "%s has no memory for ordinary buffers",
                        m->device->info.name);
-    bool own = bytes >= BLOCK / 4;
-    for (struct lt_vk_block *b = m->blocks; b && !own; b = b->next)
-        if (b->type == type && b->size == BLOCK && block_place(b, buffer, bytes))
+    for (struct lt_vk_block *b = m->blocks; b; b = b->next)
+        if (b->shared && b->type == type && block_place(b, buffer, bytes))
             return LT_OK;
     struct lt_vk_block *b;
-    LT_TRY(block_create(m, own ? bytes : BLOCK, type, &b, err));
+    VkDeviceSize block = block_size(m);
+    bool own = bytes >= block / 4;
+    LT_TRY(block_create(m, own ? bytes : block, type, &b, err));
+    b->shared = !own;
     if (block_place(b, buffer, bytes))
         return LT_OK;
     block_destroy(m, b);

@@ -7,6 +7,8 @@
 
 enum { TILE = 64, DEPTH = 16, LANES = 32, SUB_LANES = 16 }; /* as in shaders/attention.glsl */
 
+static const double dispatch_work = 20e9; /* operations of one dispatch, about */
+
 /* Pushed constants of all three shaders. */
 struct push {
     uint32_t heads, kv_heads, head_dim;
@@ -56,11 +58,15 @@ static struct shape shape_for_rows(const struct lt_vk_call *c, int64_t rows)
     return rows >= 4 * large.own && limits->shared_bytes >= shared_bytes(large.own) ? large : medium;
 }
 
-/* One group along x for each `own` rows, along y for each head; the arguments are left to the caller. */
+/* One group along x for each `own` rows, along y for each head; the arguments are left to the caller.  Long sequences
+ * are cut into dispatches by rows. */
 static struct lt_vk_dispatch dispatch(const struct lt_vk_call *c, enum lt_vk_shader shader, struct shape s,
-                                      const struct push *p, int64_t rows, int64_t heads)
+                                      const struct push *p, int64_t rows, int64_t heads, double work)
 {
     uint32_t columns = (uint32_t)lt_div_up(p->head_dim, LANES);
+    int64_t max_rows = 0;
+    if (work > dispatch_work)
+        max_rows = s.own * (int64_t)(1.0 + dispatch_work / work * (double)rows / s.own);
     return (struct lt_vk_dispatch){.key = {.shader = shader,
                                            .spec_count = 4,
                                            .spec = {s.own / s.sub * SUB_LANES, s.own, s.sub, columns}},
@@ -68,22 +74,24 @@ static struct lt_vk_dispatch dispatch(const struct lt_vk_call *c, enum lt_vk_sha
                                    .push_bytes = sizeof *p,
                                    .rows = rows,
                                    .kind = c->in_kind[0],
+                                   .max_rows = max_rows,
                                    .rows_per_group = s.own,
-                                   .groups = {0, (uint32_t)heads, 1}};
+                                   .groups = {0, (uint32_t)heads, 1},
+                                   .work = work};
 }
 
-/* Operations of one product of all rows with all they see, half of the square. */
-static double product_work(const struct lt_vk_call *c)
+/* Operations of one product of all rows with all keys they see, half of them. */
+static double product_work(const struct lt_vk_call *c, int64_t rows, int64_t keys)
 {
-    double rows = (double)c->in_rows[0];
-    return rows * rows * (double)c->node->attr.heads * (double)c->node->attr.head_dim;
+    return (double)rows * (double)keys * (double)c->node->attr.heads * (double)c->node->attr.head_dim;
 }
 
 void lt_vk_op_attention(const struct lt_vk_call *c)
 {
     const struct push p = push_of(c);
-    struct lt_vk_dispatch d =
-        dispatch(c, LT_VK_SHADER_attention, shape_for_rows(c, c->in_rows[0]), &p, c->in_rows[0], p.heads);
+    int64_t rows = c->in_rows[0];
+    struct lt_vk_dispatch d = dispatch(c, LT_VK_SHADER_attention, shape_for_rows(c, rows), &p, rows, p.heads,
+                                       2.0 * product_work(c, rows, c->in_rows[1]));
     const struct lt_vk_arg args[] = {lt_vk_in_rows(c, 0),
                                      lt_vk_whole(c->in[1], LT_VK_READ),
                                      lt_vk_whole(c->in[2], LT_VK_READ),
@@ -93,7 +101,6 @@ void lt_vk_op_attention(const struct lt_vk_call *c)
                                      lt_vk_out_rows(c, 0, LT_VK_WRITE),
                                      lt_vk_out_rows(c, 1, LT_VK_WRITE)};
     memcpy(d.args, args, sizeof args);
-    d.work = 2.0 * product_work(c);
     lt_vk_dispatch(c->rec, &d);
 }
 
@@ -106,8 +113,9 @@ size_t lt_vk_attention_bwd_workspace(int64_t tokens, int64_t heads)
 
 static void pass_for_rows(const struct lt_vk_call *c, const struct push *p, struct lt_vk_ref delta)
 {
-    struct lt_vk_dispatch d =
-        dispatch(c, LT_VK_SHADER_attention_dq, shape_for_rows(c, c->in_rows[0]), p, c->in_rows[0], p->heads);
+    int64_t rows = c->in_rows[0];
+    struct lt_vk_dispatch d = dispatch(c, LT_VK_SHADER_attention_dq, shape_for_rows(c, rows), p, rows,
+                                       p->heads, 3.0 * product_work(c, rows, rows));
     const struct lt_vk_arg args[] = {lt_vk_in_rows(c, 0),
                                      lt_vk_in_rows(c, 1),
                                      lt_vk_whole(c->in[2], LT_VK_READ),
@@ -120,7 +128,6 @@ static void pass_for_rows(const struct lt_vk_call *c, const struct push *p, stru
                                      lt_vk_out_rows(c, 0, LT_VK_WRITE),
                                      {delta, LT_VK_WRITE, p->heads * sizeof(float)}};
     memcpy(d.args, args, sizeof args);
-    d.work = 3.0 * product_work(c);
     lt_vk_dispatch(c->rec, &d);
 }
 
@@ -128,7 +135,9 @@ static void pass_for_keys(const struct lt_vk_call *c, const struct push *p, stru
 {
     /* two sums an own item: of wide heads fewer items an invocation */
     const struct shape s = {32, p->head_dim > 4 * LANES ? 2 : 4};
-    struct lt_vk_dispatch d = dispatch(c, LT_VK_SHADER_attention_dkv, s, p, c->in_rows[2], p->kv_heads);
+    int64_t rows = c->in_rows[2];
+    struct lt_vk_dispatch d =
+        dispatch(c, LT_VK_SHADER_attention_dkv, s, p, rows, p->kv_heads, 4.0 * product_work(c, rows, rows));
     const struct lt_vk_arg args[] = {lt_vk_whole(c->in[0], LT_VK_READ),
                                      lt_vk_whole(c->in[1], LT_VK_READ),
                                      lt_vk_in_rows(c, 2),
@@ -141,7 +150,6 @@ static void pass_for_keys(const struct lt_vk_call *c, const struct push *p, stru
                                      lt_vk_out_rows(c, 1, LT_VK_WRITE),
                                      lt_vk_out_rows(c, 2, LT_VK_WRITE)};
     memcpy(d.args, args, sizeof args);
-    d.work = 4.0 * product_work(c);
     lt_vk_dispatch(c->rec, &d);
 }
 

@@ -60,6 +60,7 @@ void lt_vk_op_linear(const struct lt_vk_call *c)
                                             .bias = c->in[2],
                                             .c = c->out[0],
                                             .scale = 1,
+                                            .bf16 = c->node->attr.bf16,
                                             .kind = c->in_kind[0],
                                             .workspace = c->workspace});
 }
@@ -76,6 +77,7 @@ void lt_vk_op_linear_dx(const struct lt_vk_call *c)
                                             .start = c->in[2],
                                             .c = c->out[0],
                                             .scale = 1,
+                                            .bf16 = c->node->attr.bf16,
                                             .kind = c->in_kind[0],
                                             .workspace = c->workspace});
 }

@@ -232,11 +232,11 @@ static void dispatch_one(struct lt_vk_recorder *r, const struct lt_vk_dispatch *
         end_piece(r);
 }
 
-/* Rows that every row-wise buffer shows within one binding. */
+/* Rows that every row-wise buffer shows within one binding, and no more than are wanted. */
 static int64_t rows_at_once(const struct lt_vk_recorder *r, const struct lt_vk_dispatch *d)
 {
     const struct lt_vk_limits *limits = &r->device->info.limits;
-    int64_t rows = d->rows;
+    int64_t rows = d->max_rows > 0 ? lt_min_i64(d->rows, d->max_rows) : d->rows;
     for (int i = 0; i < LT_VK_ARGS; i++)
         if (d->args[i].ref.buffer && d->args[i].row_bytes > 0)
             rows = lt_min_i64(

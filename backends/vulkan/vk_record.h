@@ -46,7 +46,8 @@ struct lt_vk_dispatch {
     size_t push_bytes;
     int64_t rows; /* at capacity */
     enum lt_vk_rows kind;
-    int64_t row0; /* number of the first row, against which the live count is held */
+    int64_t row0;     /* number of the first row, against which the live count is held */
+    int64_t max_rows; /* of one dispatch, where all rows would take too long for one; 0: all */
     /* Groups along x: one for so many rows, at most LT_VK_MAX_GROUPS, over which the shader strides.  0: `groups`
      * says it. */
     int64_t rows_per_group;

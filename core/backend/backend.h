@@ -44,6 +44,13 @@ struct lt_run {
     struct lt_step_params params;
 };
 
+/* What a device with memory of its own has done since the backend was made, and what it holds. */
+struct lt_device_counters {
+    uint64_t submissions, dispatches, waits, bytes_up, bytes_down;
+    uint64_t allocated, peak; /* bytes of device memory: now, and at most */
+    uint64_t available;       /* bytes the device can still give; 0: it does not tell */
+};
+
 struct lt_backend_ops {
     void (*destroy)(struct lt_backend *be);
     /* Zero-filled. */
@@ -85,6 +92,8 @@ struct lt_backend_ops {
                               const struct lt_compiled *c); /* run->workspace must hold this much */
     enum lt_status (*run)(struct lt_backend *be, const struct lt_compiled *c, const struct lt_run *run,
                           struct lt_error *err);
+    /* NULL: programs run in the memory of this process. */
+    void (*counters)(struct lt_backend *be, struct lt_device_counters *out);
 };
 
 /* Time spent in one kind of op. */

@@ -148,6 +148,15 @@ void lt_plan_add(struct lt_plan *plan, const char *name, uint64_t bytes, bool co
         plan->peak += bytes;
 }
 
+void lt_plan_add_buffer(struct lt_plan *plan, const struct lt_backend *be, const char *name, uint64_t bytes)
+{
+    lt_plan_add(plan, name, bytes, be->ops->counters == NULL);
+    if (be->ops->counters) {
+        plan->lines[plan->count - 1].device = true;
+        plan->device += bytes;
+    }
+}
+
 /* Memory of struct lt_batch and of the evaluation's results. */
 static uint64_t batch_bytes(const struct lt_trainer *t)
 {
@@ -164,26 +173,31 @@ void lt_trainer_plan(const struct lt_trainer *t, struct lt_plan *plan)
     const struct lt_engine_memory *m = lt_engine_memory(t->engine);
     uint64_t state = lt_optimizer_state_bytes(t->optimizer);
     const struct lt_plan_line lines[] = {
-        {t->config.lora ? "adapter parameters" : "parameters", m->params, true},
-        {"gradients", m->grads, true},
-        {"optimizer state", state, true},
-        {"optimizer state in its file", lt_optimizer_paged_bytes(t->optimizer), false},
-        {"optimizer workspace", lt_optimizer_workspace_bytes(t->optimizer), true},
-        {"norm weights and biases", m->vectors, true},
-        {"rope tables", m->tables, true},
-        {"streamed weights, two layers", m->stream, true},
-        {"layer boundaries", m->boundaries, true},
-        {"layer boundaries in their file", m->boundary_file, false},
-        {"kept activations", m->tape, true},
-        {"step arena", m->arena, true},
-        {"kernel workspace", m->workspace, true},
-        {"tokens and losses", m->inputs, true},
-        {"micro-batch", batch_bytes(t), true},
-        {"backend buffers", t->be->fixed_bytes, true}};
+        /* name, bytes, counted, in a buffer of the backend */
+        {t->config.lora ? "adapter parameters" : "parameters", m->params, true, true},
+        {"gradients", m->grads, true, true},
+        {"optimizer state", state, true, true},
+        {"optimizer state in its file", lt_optimizer_paged_bytes(t->optimizer), false, false},
+        {"optimizer workspace", lt_optimizer_workspace_bytes(t->optimizer), true, true},
+        {"norm weights and biases", m->vectors, true, true},
+        {"rope tables", m->tables, true, true},
+        {"streamed weights, two layers", m->stream, true, false},
+        {"layer boundaries", m->boundaries, true, true},
+        {"layer boundaries in their file", m->boundary_file, false, false},
+        {"kept activations", m->tape, true, true},
+        {"step arena", m->arena, true, true},
+        {"kernel workspace", m->workspace, true, true},
+        {"tokens and losses", m->inputs, true, true},
+        {"micro-batch", batch_bytes(t), true, false},
+        {"backend buffers", t->be->fixed_bytes, true, true}};
 
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
-        if (lines[i].bytes > 0)
+        if (lines[i].bytes > 0 && lines[i].device)
+            lt_plan_add_buffer(plan, t->be, lines[i].name, lines[i].bytes);
+        else if (lines[i].bytes > 0)
             lt_plan_add(plan, lines[i].name, lines[i].bytes, lines[i].counted);
+    if (t->be->ops->counters && m->stream > 0)
+        lt_plan_add_buffer(plan, t->be, "streamed weights, one layer", m->stream / 2);
 }
 
 /* ---- start ---- */

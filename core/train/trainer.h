@@ -51,14 +51,18 @@ struct lt_plan_line {
     const char *name; /* "adapter parameters" */
     uint64_t bytes;
     bool counted; /* false: what stays in files, shown but not part of the peak */
+    bool device;  /* memory of the device, a sum of its own */
 };
 enum { LT_PLAN_MAX = 24 };
 struct lt_plan {
     struct lt_plan_line lines[LT_PLAN_MAX];
     int count;
-    uint64_t peak; /* sum of the counted lines */
+    uint64_t peak;   /* sum of the counted lines */
+    uint64_t device; /* sum of the device's lines */
 };
 void lt_plan_add(struct lt_plan *plan, const char *name, uint64_t bytes, bool counted);
+/* What a backend's buffer holds: a line of the device when it has memory of its own, else a counted one. */
+void lt_plan_add_buffer(struct lt_plan *plan, const struct lt_backend *be, const char *name, uint64_t bytes);
 
 struct lt_train_metrics { /* of one logged step */
     int64_t step, max_steps;

@@ -200,6 +200,23 @@ static struct optimizer make_optimizer(const struct lt_cpu_kernels *k, int64_t n
     return o;
 }
 
+/* A device's division may err by 2.5 units in the last place, its root by 5. */
+static void check_adamw(const struct optimizer *got, const struct optimizer *want,
+                        const struct optimizer *before)
+{
+    enum { MOST = 10007 };
+    static double bound[MOST];
+    bool exact = (int)got->k->isa != LT_CHECK_DEVICE;
+    for (int64_t i = 0; i < got->n && !exact; i++) {
+        double p = (double)want->p[i], old = (double)before->p[i];
+        double move = fabs(p - old) + fabs(old) * got->args.lr * got->args.weight_decay;
+        bound[i] = LT_CHECK_ULP * (2.0 * fabs(p) + 20.0 * move);
+    }
+    lt_check_close("adamw p", got->k->isa, got->p, want->p, bound, got->n);
+    lt_check_same("adamw m", got->k->isa, got->m, want->m, got->n);
+    lt_check_same("adamw v", got->k->isa, got->v, want->v, got->n);
+}
+
 static void test_optimizer(void **unused)
 {
     (void)unused;
@@ -208,7 +225,7 @@ static void test_optimizer(void **unused)
     lt_cpu_kernels_init(&ref, LT_CPU_REF);
     int n = lt_check_isas(isas);
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
-        struct optimizer want = make_optimizer(&ref, sizes[s]);
+        struct optimizer want = make_optimizer(&ref, sizes[s]), before = make_optimizer(&ref, sizes[s]);
         double want_sum = ref.sum_squares(want.g, want.n);
         run_adamw(&want);
         for (int i = 0; i < n; i++) {
@@ -220,9 +237,7 @@ static void test_optimizer(void **unused)
                 bound = want_sum * LT_CHECK_ULP * (1.0 + 2.0 * 4.0);
             assert_true(fabs(isas[i].sum_squares(got.g, got.n) - want_sum) <= bound);
             run_adamw(&got);
-            lt_check_same("adamw p", isas[i].isa, got.p, want.p, got.n);
-            lt_check_same("adamw m", isas[i].isa, got.m, want.m, got.n);
-            lt_check_same("adamw v", isas[i].isa, got.v, want.v, got.n);
+            check_adamw(&got, &want, &before);
         }
         lt_check_release();
     }

@@ -35,7 +35,7 @@ program()
 }
 
 for test in check/test_kernels check/test_kernels_attention check/test_kernels_data check/test_kernels_optimizer \
-    check/test_gemm golden/test_model_golden golden/test_train_golden golden/test_generate_golden \
+    check/test_ops check/test_gemm golden/test_model_golden golden/test_train_golden golden/test_generate_golden \
     golden/test_optim_golden; do
     program "${test#*/}" tests/$test
 done
@@ -43,7 +43,7 @@ done
 # What a step and the decoding of a text submit, watched by the layers.
 if [ -n "$(find /usr/share/vulkan /etc/vulkan /usr/local/share/vulkan -name 'VkLayer_khronos_validation.json' 2>/dev/null)" ]; then
     for test in check/test_kernels check/test_kernels_attention check/test_kernels_data check/test_kernels_optimizer \
-        golden/test_model_golden golden/test_generate_golden golden/test_optim_golden; do
+        check/test_ops golden/test_model_golden golden/test_generate_golden golden/test_optim_golden; do
         program "validation ${test#*/}" tests/$test LT_VK_VALIDATION=1
     done
 else
@@ -51,11 +51,11 @@ else
 fi
 
 limits='LT_VK_MAX_RANGE=1048576 LT_VK_MAX_SHARED=16384'
-for test in check/test_kernels_attention check/test_kernels_data golden/test_model_golden golden/test_generate_golden; do
+for test in check/test_kernels_attention check/test_kernels_data check/test_ops golden/test_generate_golden; do
     # shellcheck disable=SC2086 # two words
     program "small limits ${test#*/}" tests/$test $limits
 done
-program 'pieces of 16 KiB' tests/golden/test_model_golden LT_VK_MAX_RANGE=16384
+program 'bindings of 64 KiB' tests/golden/test_model_golden LT_VK_MAX_RANGE=65536 LT_VK_MAX_SHARED=16384
 program 'one op a submission' tests/golden/test_generate_golden LT_VK_DEBUG=1
 
 case $list in

@@ -471,30 +471,31 @@ static void decode(float *dst, const struct lt_weight *w, int64_t begin, int64_t
 
 void lt_device_kernels_init(struct lt_cpu_kernels *k)
 {
-    *k = (struct lt_cpu_kernels){.isa = (enum lt_cpu_isa)LT_CHECK_DEVICE,
-                                 .rmsnorm_fwd = rmsnorm_fwd,
-                                 .rmsnorm_bwd = rmsnorm_bwd,
-                                 .rmsnorm_dw = rmsnorm_dw,
-                                 .layernorm_fwd = layernorm_fwd,
-                                 .layernorm_bwd = layernorm_bwd,
-                                 .layernorm_dw = layernorm_dw,
-                                 .rope = rope,
-                                 .act_fwd = act_fwd,
-                                 .act_bwd = act_bwd,
-                                 .glu_fwd = glu_fwd,
-                                 .glu_bwd = glu_bwd,
-                                 .add = add,
-                                 .add_bias = add_bias,
-                                 .column_sums = column_sums,
-                                 .dropout = dropout,
-                                 .cross_entropy_row = cross_entropy_row,
-                                 .attention_fwd = attention_fwd,
-                                 .attention_bwd = attention_bwd,
-                                 .sum_squares = sum_squares,
-                                 .adamw = adamw,
-                                 .adamw8 = adamw8,
-                                 .sgd = sgd,
-                                 .lion = lion};
+    lt_cpu_kernels_init(k, LT_CPU_REF); /* for what is no op of its own */
+    k->isa = (enum lt_cpu_isa)LT_CHECK_DEVICE;
+    k->rmsnorm_fwd = rmsnorm_fwd;
+    k->rmsnorm_bwd = rmsnorm_bwd;
+    k->rmsnorm_dw = rmsnorm_dw;
+    k->layernorm_fwd = layernorm_fwd;
+    k->layernorm_bwd = layernorm_bwd;
+    k->layernorm_dw = layernorm_dw;
+    k->rope = rope;
+    k->act_fwd = act_fwd;
+    k->act_bwd = act_bwd;
+    k->glu_fwd = glu_fwd;
+    k->glu_bwd = glu_bwd;
+    k->add = add;
+    k->add_bias = add_bias;
+    k->column_sums = column_sums;
+    k->dropout = dropout;
+    k->cross_entropy_row = cross_entropy_row;
+    k->attention_fwd = attention_fwd;
+    k->attention_bwd = attention_bwd;
+    k->sum_squares = sum_squares;
+    k->adamw = adamw;
+    k->adamw8 = adamw8;
+    k->sgd = sgd;
+    k->lion = lion;
     for (int format = 0; format < LT_WEIGHT_FORMAT_COUNT; format++)
         k->decode[format] = decode;
 }

@@ -24,7 +24,7 @@ shared int row_end[OWN];
 shared float part_of_row[OWN * PARTS];
 shared float row_scale[OWN];
 
-uint head;
+uint head, kv_head;
 
 float own(uint which, uint item, uint col)
 {
@@ -33,7 +33,7 @@ float own(uint which, uint item, uint col)
 
 float other(uint which, uint item, uint col)
 {
-    uint at = (item * pc.kv_heads + head / (pc.heads / pc.kv_heads)) * pc.head_dim + col;
+    uint at = (item * pc.kv_heads + kv_head) * pc.head_dim + col;
     return which == 0 ? k[AT(2) + at] : v[AT(3) + at];
 }
 
@@ -173,6 +173,7 @@ void attend(uint row0, uint rows)
 void main()
 {
     head = gl_WorkGroupID.y;
+    kv_head = head / (pc.heads / pc.kv_heads);
     uint live = live_rows(), blocks = (live + OWN - 1) / OWN;
     for (uint block = gl_WorkGroupID.x; block < blocks; block += gl_NumWorkGroups.x) {
         uint row0 = (blocks - 1 - block) * OWN;

@@ -135,15 +135,15 @@ vec2 score(float product)
 
 // What dropout multiplies a probability with.  Four columns share a block of random words.
 uvec4 random_words;
-uint random_row, random_column = ~0u;
+uvec3 random_for = uvec3(~0u); // the block that they are
 
 float keep_factor(uint row_key, uint head, uint column)
 {
     if (pc.threshold == 0)
         return 1.0;
-    if (row_key != random_row || column / 4 != random_column) {
-        random_row = row_key;
-        random_column = column / 4;
+    uvec3 wanted = uvec3(row_key, column / 4, head);
+    if (wanted != random_for) {
+        random_for = wanted;
         random_words = random_block(row_key, column / 4, pc.site + head);
     }
     return random_words[column % 4] >= pc.threshold ? pc.keep_scale : 0.0;

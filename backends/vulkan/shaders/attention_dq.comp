@@ -28,7 +28,7 @@ shared float row_lse[OWN];
 shared float row_delta[OWN];
 shared float part_of_row[OWN * PARTS];
 
-uint head;
+uint head, kv_head;
 
 float own(uint which, uint item, uint col)
 {
@@ -38,7 +38,7 @@ float own(uint which, uint item, uint col)
 
 float other(uint which, uint item, uint col)
 {
-    uint at = (item * pc.kv_heads + head / (pc.heads / pc.kv_heads)) * pc.head_dim + col;
+    uint at = (item * pc.kv_heads + kv_head) * pc.head_dim + col;
     return which == 0 ? k[AT(3) + at] : v[AT(4) + at];
 }
 
@@ -124,6 +124,7 @@ void differentiate(uint row0, uint rows)
 void main()
 {
     head = gl_WorkGroupID.y;
+    kv_head = head / (pc.heads / pc.kv_heads);
     uint live = live_rows(), blocks = (live + OWN - 1) / OWN;
     for (uint block = gl_WorkGroupID.x; block < blocks; block += gl_NumWorkGroups.x) {
         uint row0 = (blocks - 1 - block) * OWN;

@@ -17,7 +17,8 @@ layout(constant_id = 7) const bool NESTED = false;
 layout(constant_id = 8) const uint FLAGS = 0;
 
 const bool A_T = (FLAGS & 1) != 0, B_KN = (FLAGS & 2) != 0, ALIGNED = (FLAGS & 4) != 0, SPLIT = (FLAGS & 8) != 0,
-           START = (FLAGS & 16) != 0, BIAS = (FLAGS & 32) != 0;
+           START = (FLAGS & 16) != 0, BIAS = (FLAGS & 32) != 0, ROUND = (FLAGS & 64) != 0,
+           ROUND_RESULT = (FLAGS & 128) != 0;
 
 #define PUSH                                                                                                           \
     uint m, n, k, lda, a_col0, ldb, ldc, c_col0, k_chunk, slab;                                                        \
@@ -36,6 +37,15 @@ layout(std430, set = 0, binding = 6) writeonly buffer C { float c[]; };
 #define META0 AT(3)
 #include "weight.glsl"
 
+// To the nearest bf16, ties to even: with ROUND both factors and the bias, with ROUND_RESULT the result.
+float rounded(float x, bool round_)
+{
+    uint bits = floatBitsToUint(x);
+    if (!round_ || (bits & 0x7f800000) == 0x7f800000)
+        return x;
+    return uintBitsToFloat((bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000);
+}
+
 shared float a_tile[BK * (BM + 1)];
 shared float b_tile[BK * (BN + 1)];
 
@@ -45,12 +55,13 @@ void load_a(uint m0, uint m_end, uint k0, uint k_end)
         uint m = A_T ? i % BM : i / BK, k = A_T ? i / BM : i % BK;
         bool inside = m0 + m < m_end && k0 + k < k_end;
         uint at = A_T ? (k0 + k) * pc.lda + pc.a_col0 + m0 + m : (m0 + m) * pc.lda + pc.a_col0 + k0 + k;
-        a_tile[k * (BM + 1) + m] = inside ? a[AT(1) + at] : 0.0;
+        a_tile[k * (BM + 1) + m] = inside ? rounded(a[AT(1) + at], ROUND) : 0.0;
     }
 }
 
 void put_b(uint row, uint col, float x)
 {
+    x = rounded(x, ROUND);
     if (B_KN)
         b_tile[row * (BN + 1) + col] = x;
     else
@@ -140,9 +151,9 @@ void main()
             uint at = m * pc.ldc + pc.c_col0 + n;
             float x = pc.scale * sum[i * TN + j];
             if (BIAS)
-                x += bias[AT(4) + pc.c_col0 + n];
+                x += rounded(bias[AT(4) + pc.c_col0 + n], ROUND);
             if (START)
                 x += start[AT(5) + at];
-            c[AT(6) + at] = x;
+            c[AT(6) + at] = rounded(x, ROUND_RESULT);
         }
 }

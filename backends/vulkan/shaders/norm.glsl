@@ -28,10 +28,11 @@ void add(inout Sums sums, Sums other)
 void add_square(inout Sums sums, float x)
 {
     float size = abs(x);
+    precise float up = UP * x, down = DOWN * x;
     if (size < LOWEST)
-        add(sums.small_, (UP * x) * (UP * x));
+        add(sums.small_, up * up);
     else if (size > HIGHEST)
-        add(sums.large, (DOWN * x) * (DOWN * x));
+        add(sums.large, down * down);
     else
         add(sums.middle, x * x);
 }
@@ -50,10 +51,13 @@ Sums add_all(Sums mine)
     return shares[i];
 }
 
+// The scales one after the other: their product is no float.
 float norm_of(Sums sums)
 {
     float large = value(sums.large), middle = value(sums.middle), small_ = value(sums.small_);
+    precise float of_middle = middle * DOWN, of_small = small_ * DOWN;
+    precise float with_large = large + of_middle * DOWN, with_middle = middle + of_small * DOWN;
     if (large != 0.0)
-        return UP * sqrt(large + middle * DOWN * DOWN);
-    return middle != 0.0 ? sqrt(middle + small_ * DOWN * DOWN) : DOWN * sqrt(small_);
+        return UP * sqrt(with_large);
+    return middle != 0.0 ? sqrt(with_middle) : DOWN * sqrt(small_);
 }
