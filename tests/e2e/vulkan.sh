@@ -34,38 +34,44 @@ program()
     fi
 }
 
-for test in check/test_kernels check/test_kernels_attention check/test_kernels_data check/test_kernels_optimizer \
-    check/test_ops check/test_gemm golden/test_model_golden golden/test_train_golden golden/test_generate_golden \
-    golden/test_optim_golden; do
-    program "${test#*/}" tests/$test
-done
-
-# What a step and the decoding of a text submit, watched by the layers.
-if [ -n "$(find /usr/share/vulkan /etc/vulkan /usr/local/share/vulkan -name 'VkLayer_khronos_validation.json' 2>/dev/null)" ]; then
-    for test in check/test_kernels check/test_kernels_attention check/test_kernels_data check/test_kernels_optimizer \
-        check/test_ops golden/test_model_golden golden/test_generate_golden golden/test_optim_golden; do
-        program "validation ${test#*/}" tests/$test LT_VK_VALIDATION=1
-    done
-else
-    skip validation 'the Khronos validation layer is not installed'
-fi
-
+# The software device takes a quarter of an hour for all of it.
+short='check/test_kernels check/test_kernels_optimizer golden/test_optim_golden'
+all="$short golden/test_model_golden check/test_kernels_attention check/test_kernels_data check/test_ops
+    check/test_gemm golden/test_train_golden golden/test_generate_golden"
+layer=$(find /usr/share/vulkan /etc/vulkan /usr/local/share/vulkan -name VkLayer_khronos_validation.json 2>/dev/null)
 limits='LT_VK_MAX_RANGE=1048576 LT_VK_MAX_SHARED=16384'
-for test in check/test_kernels_attention check/test_kernels_data check/test_ops golden/test_generate_golden; do
-    # shellcheck disable=SC2086 # two words
-    program "small limits ${test#*/}" tests/$test $limits
-done
-program 'bindings of 64 KiB' tests/golden/test_model_golden LT_VK_MAX_RANGE=65536 LT_VK_MAX_SHARED=16384
-program 'one op a submission' tests/golden/test_generate_golden LT_VK_DEBUG=1
 
-case $list in
-*llvmpipe*)
-    for test in check/test_kernels check/test_kernels_attention golden/test_model_golden; do
-        program "subgroups of 4 ${test#*/}" tests/$test LP_NATIVE_VECTOR_WIDTH=128
+if [ -z "${LT_TEST_FULL-}" ]; then
+    for test in $short; do
+        program "${test#*/}" tests/$test ${layer:+LT_VK_VALIDATION=1}
     done
-    ;;
-*) skip 'subgroups of 4' 'it is not the software device' ;;
-esac
+    program test_model_golden tests/golden/test_model_golden
+    skip 'all tests on the device' 'make test-full runs them'
+else
+    for test in $all; do
+        program "${test#*/}" tests/$test
+    done
+    # What a step and the decoding of a text submit, watched by the layers.
+    for test in $short golden/test_model_golden check/test_kernels_attention check/test_kernels_data check/test_ops \
+        golden/test_generate_golden; do
+        [ -z "$layer" ] || program "validation ${test#*/}" tests/$test LT_VK_VALIDATION=1
+    done
+    for test in check/test_kernels_attention check/test_kernels_data check/test_ops golden/test_generate_golden; do
+        # shellcheck disable=SC2086 # two words
+        program "small limits ${test#*/}" tests/$test $limits
+    done
+    program 'bindings of 64 KiB' tests/golden/test_model_golden LT_VK_MAX_RANGE=65536 LT_VK_MAX_SHARED=16384
+    program 'one op a submission' tests/golden/test_generate_golden LT_VK_DEBUG=1
+    case $list in
+    *llvmpipe*)
+        for test in check/test_kernels check/test_kernels_attention golden/test_model_golden; do
+            program "subgroups of 4 ${test#*/}" tests/$test LP_NATIVE_VECTOR_WIDTH=128
+        done
+        ;;
+    *) skip 'subgroups of 4' 'it is not the software device' ;;
+    esac
+fi
+[ -n "$layer" ] || skip validation 'the Khronos validation layer is not installed'
 
 # ---- the programs ----
 
