@@ -6,7 +6,7 @@
 #include "core/base/strbuf.h"
 
 struct lt_backend_request {
-    const char *device; /* "cpu", "vulkan", "vulkan:N", or "auto": the first discrete GPU, else the CPU */
+    const char *device; /* "cpu", "vulkan", "vulkan:N", or "auto": the CPU */
     int threads;        /* 0: all processors this process may use */
     const char *isa;    /* LT_CPU: ref, avx2, avx512, amx, neon; NULL: the best there is */
     const char *gemm;   /* LT_GEMM: openblas, native, ref; NULL: the measured table's choice */

@@ -5,7 +5,7 @@
 #include "core/backend/backend.h"
 #include "core/base/strbuf.h"
 
-/* Device number `index` as the driver counts them; -1: the first discrete GPU.  LT_ERR_NOT_FOUND: no loader, or no
+/* Device number `index` as the driver counts them.  LT_ERR_NOT_FOUND: no loader, or no
  * such device. */
 enum lt_status lt_vulkan_backend_create(struct lt_backend **be, int index, struct lt_error *err) LT_MUST_USE;
 

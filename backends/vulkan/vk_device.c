@@ -190,7 +190,6 @@ static void describe(const struct lt_vk_device *d, VkPhysicalDevice physical, st
     d->api.GetPhysicalDeviceProperties2(physical, &p);
     lt_snprintf(info->name, sizeof info->name, "%s", p.properties.deviceName);
     info->type = type_name(p.properties.deviceType);
-    info->discrete = p.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU;
     info->api = p.properties.apiVersion;
     info->has_budget = !switched_on("LT_VK_NO_MEMORY_BUDGET") &&
                        has_extension(&d->api, physical, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
@@ -227,21 +226,12 @@ static enum lt_status choose(struct lt_vk_device *d, int index, struct lt_error 
 {
     VkPhysicalDevice devices[LT_VK_MAX_DEVICES];
     struct lt_vk_device_info infos[LT_VK_MAX_DEVICES];
-    uint32_t count, chosen = 0;
+    uint32_t count, chosen = (uint32_t)index;
     LT_TRY(lt_vk_enumerate(d, devices, infos, &count, err));
-    if (index < 0) {
-        while (chosen < count && !(infos[chosen].discrete && !infos[chosen].unusable))
-            chosen++;
-        if (chosen == count)
-            return lt_fail(err, LT_ERR_NOT_FOUND, "no discrete GPU with Vulkan 1.1");
-    } else {
-        chosen = (uint32_t)index;
-        if (chosen >= count)
-            return lt_fail(
-                err, LT_ERR_NOT_FOUND,
-                "there is no Vulkan device number %d: %u device%s found (--list-devices lists them)", index,
-                count, count == 1 ? " was" : "s were");
-    }
+    if (chosen >= count)
+        return lt_fail(err, LT_ERR_NOT_FOUND,
+                       "there is no Vulkan device number %d: %u device%s found (--list-devices lists them)",
+                       index, count, count == 1 ? " was" : "s were");
     d->physical = devices[chosen];
     d->info = infos[chosen];
     if (d->info.unusable)

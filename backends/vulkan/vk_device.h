@@ -23,7 +23,6 @@ struct lt_vk_limits {
 struct lt_vk_device_info {
     char name[256];
     const char *type; /* "discrete GPU", "integrated GPU", "virtual GPU", "CPU", "other" */
-    bool discrete;
     uint32_t api;       /* VK_MAKE_VERSION */
     uint64_t memory;    /* bytes of the largest device-local heap */
     uint64_t available; /* of those, free for this process now (VK_EXT_memory_budget); 0: unknown */
@@ -53,7 +52,7 @@ enum lt_status lt_vk_instance_open(struct lt_vk_device *d, struct lt_error *err)
 enum lt_status lt_vk_enumerate(struct lt_vk_device *d, VkPhysicalDevice *devices,
                                struct lt_vk_device_info *infos, uint32_t *count, struct lt_error *err)
     LT_MUST_USE;
-/* Opens device number `index`; -1: the first discrete GPU, else LT_ERR_NOT_FOUND. */
+/* Opens device number `index`; LT_ERR_NOT_FOUND when there is none. */
 enum lt_status lt_vk_device_open(struct lt_vk_device *d, int index, struct lt_error *err) LT_MUST_USE;
 void lt_vk_device_close(struct lt_vk_device *d); /* a zeroed or half-open one is accepted */
 
