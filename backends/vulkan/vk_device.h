@@ -22,7 +22,7 @@ struct lt_vk_limits {
 
 struct lt_vk_device_info {
     char name[256];
-    const char *type; /* "discrete GPU", "integrated GPU", "virtual GPU", "CPU", "other" */
+    const char *type;   /* "discrete GPU", "integrated GPU", "virtual GPU", "CPU", "other" */
     uint32_t api;       /* VK_MAKE_VERSION */
     uint64_t memory;    /* bytes of the largest device-local heap */
     uint64_t available; /* of those, free for this process now (VK_EXT_memory_budget); 0: unknown */
