@@ -25,7 +25,8 @@ static inline struct lt_vk_ref lt_vk_slice(struct lt_vk_ref r, size_t offset, si
 enum lt_vk_access { LT_VK_READ = 1, LT_VK_WRITE = 2, LT_VK_READ_WRITE = 3 };
 
 /* One buffer of a dispatch.  row_bytes > 0: row r of the dispatch lies at ref.offset + r * row_bytes, and a dispatch
- * too large for one binding is cut into several by rows; the last row may be short. */
+ * too large for one binding is cut into several by rows (a shader that needs the number of a row adds pc.row0); the last row
+ * may be short. */
 struct lt_vk_arg {
     struct lt_vk_ref ref;
     enum lt_vk_access access;
