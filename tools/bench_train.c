@@ -395,7 +395,7 @@ static enum lt_status step(struct run *r, int64_t number, struct lt_error *err)
 static enum lt_status measure_sgemm(struct run *r, struct lt_error *err)
 {
     double rate;
-    LT_TRY(bench_sgemm_peak(r->s.threads, &rate, err));
+    LT_TRY(bench_sgemm_sustained(r->s.threads, &rate, err));
     if (rate > 0)
         r->sgemm_seconds += 1 / rate / (double)o.steps;
     return LT_OK;

@@ -101,6 +101,14 @@ enum lt_status lt_engine_plan_memory(struct lt_engine *e, struct lt_error *err)
     return LT_OK;
 }
 
+/* Equal chunks of about 32 MiB of logits.  The weight of the head is packed anew for each: at least 64 rows. */
+static int32_t choose_loss_chunk(int64_t labels, int64_t vocab)
+{
+    int64_t most = lt_max_i64(64, (32 << 20) / (vocab * (int64_t)sizeof(float)));
+    int64_t chunks = lt_max_i64(1, lt_div_up(labels, most));
+    return (int32_t)lt_max_i64(1, lt_div_up(labels, chunks));
+}
+
 enum lt_status lt_engine_create(struct lt_engine **out, struct lt_model *model, struct lt_backend *backend,
                                 const struct lt_engine_options *opt, struct lt_error *err)
 {
@@ -119,11 +127,8 @@ enum lt_status lt_engine_create(struct lt_engine **out, struct lt_model *model, 
                        "the embedding is trained and also the head: only one micro-batch at a time can go "
                        "through this model");
     }
-    if (e->opt.loss_chunk <=
-        0) /* about 16 MiB of logits, at least 32 rows so that the head stays a real GEMM */
-        e->opt.loss_chunk = (int32_t)lt_max_i64(32, (16 << 20) / ((int64_t)model->vocab * 4));
-    if (e->opt.loss_chunk > opt->capacity.labels)
-        e->opt.loss_chunk = (int32_t)lt_max_i64(1, opt->capacity.labels);
+    if (e->opt.loss_chunk <= 0)
+        e->opt.loss_chunk = choose_loss_chunk(opt->capacity.labels, model->vocab);
     size_t segments = (size_t)lt_model_segments(model);
     e->tape_offset = lt_alloc_zero(segments, sizeof *e->tape_offset);
     e->live = lt_alloc_zero((size_t)e->group, sizeof *e->live);
