@@ -2,14 +2,14 @@
 # Fine-tuning here and with PEFT, the same job on the same machine, one right after the other.
 #
 #   bench/foundation.sh BUILD FOLDER [--shape 1.1b] [--mode qlora|lora] [--seq 512] [--rows 1] [--steps 3]
-#                       [--rounds 2] [--rank 16] [--threads N] [--isa avx2] [--checkpointing] [-- OPTION...]
+#                       [--rounds 2] [--rank 16] [--threads N] [--isa avx2] [--peer plain|checkpointing|both] [-- OPTION...]
 #
 # BUILD has lora-train; FOLDER gets the checkpoint (2.2 GB for 1.1b), the tokens, every run's output and
 # table.md, which is also printed.  The job: NF4 with double quantization (qlora) or the weights as they are (lora), all
 # linear layers, f32, so many rows a step, the same initial adapter and rows on both sides.  Of several rows the
 # peer makes one batch, lora-train one micro-batch each.  The first step of each run is warm-up.
-# --isa avx2 keeps both programs from using more than AVX2.  --checkpointing lets the peer run once more each round
-# with activation checkpointing, its smallest memory.  Options behind -- go to lora-train.
+# --isa avx2 keeps both programs from using more than AVX2.  --peer: the peer as it is, with activation checkpointing,
+# its smallest memory, or one after the other [plain].  Options behind -- go to lora-train.
 # Nothing else should run on the machine meanwhile.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd -P)
@@ -22,12 +22,11 @@ mkdir -p "$2"
 out=$(cd "$2" && pwd -P)
 shift 2
 shape=1.1b mode=qlora seq=512 rows=1 steps=3 rounds=2 rank=16 threads=$(getconf _NPROCESSORS_ONLN)
-isa='' checkpointing=''
+isa='' peer=plain
 while [ $# -gt 0 ]; do
     case $1 in
-    --checkpointing) checkpointing=1; shift; continue ;;
     --) shift; break ;;
-    --shape | --mode | --rows | --isa | --seq | --steps | --rounds | --rank | --threads)
+    --shape | --mode | --rows | --isa | --peer | --seq | --steps | --rounds | --rank | --threads)
         [ $# -gt 1 ] || fail "$1 needs a value" ;;
     *) fail "unknown option $1" ;;
     esac
@@ -37,6 +36,7 @@ while [ $# -gt 0 ]; do
     --seq) seq=$2 ;;
     --rows) rows=$2 ;;
     --isa) isa=$2 ;;
+    --peer) peer=$2 ;;
     --steps) steps=$2 ;;
     --rounds) rounds=$2 ;;
     --rank) rank=$2 ;;
@@ -59,6 +59,10 @@ case $isa in
 '') ;;
 avx2) export LT_CPU=avx2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 ;;
 *) fail '--isa is avx2, or left out' ;;
+esac
+case $peer in
+plain | checkpointing | both) ;;
+*) fail '--peer is plain, checkpointing or both' ;;
 esac
 
 python=$(sh "$here/peer_peft/run.sh" --install)
@@ -103,8 +107,8 @@ rm -f "$out"/peer-*.json "$out"/peer-*.log
 round=1
 while [ "$round" -le "$rounds" ]; do
     run_ours "$round" "$@"
-    run_peer "peer-$round"
-    [ -z "$checkpointing" ] || run_peer "peer-checkpointing-$round" --checkpointing
+    [ "$peer" = checkpointing ] || run_peer "peer-$round"
+    [ "$peer" = plain ] || run_peer "peer-checkpointing-$round" --checkpointing
     round=$((round + 1))
 done
 title="$format, f32, $shape, $rows x $seq tokens a step, rank $rank, $threads threads${isa:+, $isa}"

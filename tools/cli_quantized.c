@@ -40,7 +40,9 @@ uint64_t cli_weight_bytes(const char *folder)
 enum lt_status cli_quantized_folder(char **folder, const char *dir, const struct cli_model_options *o,
                                     const struct lt_load_options *load, struct lt_error *err)
 {
-    bool on = strcmp(o->quantized_cache, "on") == 0;
+    /* What is quantized while loading is in memory: nothing of it could be streamed. */
+    bool streams = load->residency == LT_WEIGHTS_STREAM && strcmp(o->quantized_cache, "auto") == 0;
+    bool on = strcmp(o->quantized_cache, "on") == 0 || streams;
     struct lt_error why;
     struct lt_quantized_cache_options opt = {
         .dir = o->cache_dir,
@@ -49,6 +51,7 @@ enum lt_status cli_quantized_folder(char **folder, const char *dir, const struct
                      .max_shard_bytes = SHARD_BYTES,
                      .progress = cli_print_progress,
                      .user = (void *)(uintptr_t) "quantizing into the cache"}};
+    opt.quantize.load.residency = LT_WEIGHTS_MMAP;
     *folder = NULL;
     if (strcmp(o->quantized_cache, "off") == 0)
         return LT_OK;

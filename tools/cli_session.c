@@ -12,6 +12,7 @@
 const struct cli_model_options cli_model_defaults = {.device = "auto",
                                                      .quant_type = "nf4",
                                                      .quantized_cache = "auto",
+                                                     .weights = "auto",
                                                      .int8_threshold = 6,
                                                      .compute_dtype = "float32"};
 
@@ -59,6 +60,11 @@ size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options 
          .type = CLI_STRING,
          .target = &o->cache_dir,
          .help = "folder of the quantized weights"},
+        {.name = "weights",
+         .type = CLI_CHOICE,
+         .target = &o->weights,
+         .choices = "auto,resident,mmap,stream",
+         .help = "frozen weights: in memory, mapped from the file, or read from it layer by layer"},
         {.name = "compute-dtype",
          .aliases = "bnb-4bit-compute-dtype",
          .type = CLI_CHOICE,
@@ -99,6 +105,13 @@ enum lt_dtype cli_compute_dtype(const struct cli_model_options *o)
     return o->bf16 || strcmp(o->compute_dtype, "bfloat16") == 0 ? LT_BF16 : LT_F32;
 }
 
+enum lt_residency cli_residency(const char *weights)
+{
+    if (strcmp(weights, "resident") == 0)
+        return LT_WEIGHTS_RESIDENT;
+    return strcmp(weights, "stream") == 0 ? LT_WEIGHTS_STREAM : LT_WEIGHTS_MMAP;
+}
+
 static enum lt_status open_tokenizer(struct cli_session *s, const struct cli_model_options *o, bool need,
                                      struct lt_error *err)
 {
@@ -137,12 +150,19 @@ enum lt_status cli_session_open(struct cli_session *s, const struct cli_model_op
         return lt_fail(err, LT_ERR_INVALID, "--model is missing: name a checkpoint folder");
     if (o->load_in_4bit && o->load_in_8bit)
         return lt_fail(err, LT_ERR_INVALID, "--load-in-4bit and --load-in-8bit exclude each other");
+    bool streams = strcmp(o->weights, "stream") == 0, uncached = strcmp(o->quantized_cache, "off") == 0;
+    if (streams && uncached && (o->load_in_4bit || o->load_in_8bit))
+        return lt_fail(
+            err, LT_ERR_INVALID,
+            "--weights stream: weights that are quantized while loading cannot stay in a file; with "
+            "--quantized-cache on they are quantized once and can");
     struct lt_backend_request req = {
         .device = o->device, .threads = (int)o->threads, .isa = getenv("LT_CPU"), .gemm = getenv("LT_GEMM")};
     LT_TRY(lt_backend_create(&s->backend, &req, err));
     LT_TRY(lt_checkpoint_resolve(&s->dir, o->model, err));
     s->load.threads = o->threads > 0 ? (int)o->threads : lt_cpu_count();
     s->load.double_quant = o->double_quant && !o->load_in_8bit;
+    s->load.residency = cli_residency(o->weights);
     if (o->load_in_4bit)
         s->load.quant = strcmp(o->quant_type, "fp4") == 0 ? LT_LOAD_FP4 : LT_LOAD_NF4;
     if (o->load_in_8bit) {
@@ -178,6 +198,7 @@ static void print_loading(void *user, int done, int total)
 
 enum lt_status cli_session_load_weights(struct cli_session *s, struct lt_error *err)
 {
+    LT_TRY(lt_model_stream(s->model, &s->checkpoint, &s->load, err));
     enum lt_status status = lt_model_load(s->model, &s->checkpoint, &s->load, print_loading, NULL, err);
     if (cli_stderr_is_terminal())
         fprintf(stderr, "\r\033[K");

@@ -19,6 +19,7 @@ struct cli_model_options {
     const char *quant_type;      /* nf4 | fp4 */
     const char *quantized_cache; /* auto | off | on */
     const char *cache_dir;
+    const char *weights; /* auto | resident | mmap | stream */
     const char *compute_dtype;
     bool bf16; /* compute_dtype bfloat16 by the name that transformers has for it */
     int64_t threads;
@@ -27,7 +28,7 @@ struct cli_model_options {
 extern const struct cli_model_options cli_model_defaults;
 
 /* Appends the shared option rows to `table` (room for CLI_MODEL_OPTION_COUNT); returns how many. */
-enum { CLI_MODEL_OPTION_COUNT = 14 };
+enum { CLI_MODEL_OPTION_COUNT = 15 };
 size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options *o);
 
 struct cli_session {
@@ -45,18 +46,20 @@ struct cli_session {
     char *dir;
 };
 
-/* Backend, checkpoint, model description and tokenizer; no weights yet. */
+/* Backend, checkpoint, model description and tokenizer; no weights yet.  load.residency is what o->weights says. */
 enum lt_status cli_session_open(struct cli_session *s, const struct cli_model_options *o, bool need_tokenizer,
                                 struct lt_error *err) LT_MUST_USE;
 /* Reads --adapter into params and param_values and attaches it to the model. */
 enum lt_status cli_session_adapter(struct cli_session *s, const char *dir, struct lt_error *err) LT_MUST_USE;
-/* Loads the weights with a progress line on a terminal. */
+/* Loads the weights with a progress line on a terminal; with LT_WEIGHTS_STREAM marks what is streamed first. */
 enum lt_status cli_session_load_weights(struct cli_session *s, struct lt_error *err) LT_MUST_USE;
 /* Process memory so far and the model's weights, as plan lines. */
 enum lt_status cli_session_plan(struct cli_session *s, struct lt_plan *plan, struct lt_error *err)
     LT_MUST_USE;
 void cli_session_close(struct cli_session *s);
 enum lt_dtype cli_compute_dtype(const struct cli_model_options *o);
+/* Where `resident`, `mmap` or `stream` leaves the weights; of `auto`, which is none of them, as mmap. */
+enum lt_residency cli_residency(const char *weights);
 /* The dataset's view of the tokenizer (valid while the session is). */
 struct lt_data_tokenizer cli_data_tokenizer(struct cli_session *s);
 void cli_print_plan(const struct lt_plan *plan);

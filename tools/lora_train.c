@@ -227,7 +227,7 @@ static enum lt_status fit_into_memory(struct run *r, struct lt_error *err)
             "are quantized once and can";
     const struct train_memory_case c = {
         .options = {.limit = o->memory_limit,
-                    .weights = o->weights,
+                    .weights = o->model.weights,
                     .order = o->accumulation_order,
                     .boundaries = o->boundaries,
                     .recompute = train_recompute(o),

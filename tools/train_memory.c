@@ -7,6 +7,7 @@
 
 #include "core/base/strbuf.h"
 #include "core/base/system.h"
+#include "tools/cli_session.h"
 #include "tools/cli_term.h"
 
 /* Share of the free memory that is used without being asked. */
@@ -75,20 +76,13 @@ static bool same(const struct train_memory *a, const struct train_memory *b)
            a->recompute == b->recompute;
 }
 
-static enum lt_residency residency_of(const char *name)
-{
-    if (strcmp(name, "resident") == 0)
-        return LT_WEIGHTS_RESIDENT;
-    return strcmp(name, "stream") == 0 ? LT_WEIGHTS_STREAM : LT_WEIGHTS_MMAP;
-}
-
 /* The step with what the user has set in place of what it wants. */
 static struct train_memory settle(const struct search *s, const struct train_memory *step)
 {
     const struct train_memory_options *o = &s->c->options;
     struct train_memory m = *step;
     if (strcmp(o->weights, "auto") != 0)
-        m.weights = residency_of(o->weights);
+        m.weights = cli_residency(o->weights);
     if (m.recompute != LT_RECOMPUTE_FULL || o->keep_recompute)
         m.recompute = o->recompute;
     if (strcmp(o->boundaries, "auto") != 0)

@@ -27,7 +27,6 @@ static const struct train_options defaults = {
     .scheduler = "cosine",
     .optim = "adamw_torch",
     .gradient_checkpointing = "selective",
-    .weights = "auto",
     .accumulation_order = "auto",
     .boundaries = "auto",
     .eval_strategy = "no",
@@ -146,8 +145,6 @@ static void memory_rows(struct table *t, struct train_options *o)
     row(t, "memory-limit", NULL, CLI_STRING, &o->memory_limit,
         "peak memory, such as 8G: slower settings are chosen until the plan fits")
         ->group = "Memory";
-    choice(t, "weights", NULL, &o->weights, "auto,resident,mmap,stream",
-           "frozen weights: in memory, mapped from the file, or read from it layer by layer");
     choice(t, "accumulation-order", NULL, &o->accumulation_order, "auto,micro-batch,layer",
            "layer: all micro-batches of a step go through a layer before the next one");
     choice(t, "boundaries", NULL, &o->boundaries, "auto,memory,file",
@@ -241,9 +238,6 @@ enum lt_status train_options_check(struct train_command *c, struct lt_error *err
                        "--output-dir is the model's own folder: the result would overwrite the model");
     if (o->full_finetune && o->init_adapter)
         return lt_fail(err, LT_ERR_INVALID, "--full-finetune and --init-adapter exclude each other");
-    if (strcmp(o->weights, "stream") == 0 && (o->model.load_in_4bit || o->model.load_in_8bit) &&
-        !cli_seen(&c->program, "quantized-cache"))
-        o->model.quantized_cache = "on"; /* what is quantized while loading is in memory */
     if (o->full_finetune && !cli_seen(&c->program, "learning-rate"))
         o->learning_rate = 2e-5;
     bool eval_source = o->eval_data || o->val_split > 0 || o->eval_pretokenized;

@@ -24,7 +24,7 @@ struct train_options {
     const char *scheduler, *optim, *gradient_checkpointing;
     bool drop_last;
     /* memory */
-    const char *memory_limit, *weights, *accumulation_order, *boundaries;
+    const char *memory_limit, *accumulation_order, *boundaries;
     /* output */
     const char *output_dir, *eval_strategy, *save_strategy, *logging_strategy, *resume, *dump_step;
     double logging_steps, eval_steps, save_steps;

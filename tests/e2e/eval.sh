@@ -133,6 +133,11 @@ evaluate --model "$golden/llama-tiny" --adapter "$golden/lora/adapter" --no-base
 check 'the adapter alone, two threads' tool near "$tmp/adapter.json" results.adapter.loss "$tmp/both.json" \
     results.adapter.loss 0
 check 'no base column' sh -c "! grep -q base '$tmp/out'"
+evaluate --model "$golden/llama-tiny" --adapter "$golden/lora/adapter" --weights stream \
+    --pretokenized "$tmp/right.safetensors" --json "$tmp/streamed.json"
+check 'streamed weights: base' tool near "$tmp/streamed.json" results.base.loss "$tmp/both.json" results.base.loss 0
+check 'streamed weights: adapter' tool near "$tmp/streamed.json" results.adapter.loss "$tmp/both.json" \
+    results.adapter.loss 0
 evaluate --model "$golden/qlora/checkpoint-bnb-4bit" --adapter "$golden/lora/adapter" \
     --pretokenized "$tmp/right.safetensors" --json "$tmp/qlora.json"
 check 'a bitsandbytes 4-bit checkpoint' tool near "$tmp/qlora.json" results.adapter.loss \

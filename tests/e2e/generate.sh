@@ -48,6 +48,15 @@ check 'closing line' grep -q '40 new tokens' "$tmp/err"
 same 'greedy again' "$tmp/greedy" --prompt hello $greedy
 # shellcheck disable=SC2086
 same 'greedy with two threads' "$tmp/greedy" --prompt hello $greedy --threads 2
+for place in resident mmap stream; do
+    # shellcheck disable=SC2086
+    same "greedy with weights: $place" "$tmp/greedy" --prompt hello $greedy --weights $place
+done
+quantized="--load-in-4bit --cache-dir $tmp/cache"
+# shellcheck disable=SC2086
+generate --prompt hello $greedy $quantized >"$tmp/greedy4"
+# shellcheck disable=SC2086
+same 'greedy with quantized weights streamed' "$tmp/greedy4" --prompt hello $greedy $quantized --weights stream
 case $(sed -n 's/^ARCH = //p' "${LT_BUILD:-.}/config.mk") in
 aarch64) kernels='ref neon' ;;
 *) kernels='ref avx2 avx512' ;;
