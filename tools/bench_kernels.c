@@ -73,7 +73,7 @@ static enum lt_status measure_machine(struct bench_kernels *b, struct lt_error *
 {
     double read_rate, sgemm;
     LT_TRY(bench_read_rate(b->s.threads, &read_rate, err));
-    LT_TRY(bench_sgemm_sustained(b->s.threads, &sgemm, err));
+    LT_TRY(bench_sgemm_sustained(b->s.threads, 0.5, &sgemm, err));
     printf("\nMachine\n  %-34s %10.2f\n", "memory read, GB/s", 1e-9 * read_rate);
     if (sgemm > 0)
         printf("  %-34s %10.1f\n", "OpenBLAS sgemm 2048, GFLOP/s", 1e-9 * sgemm);

@@ -78,7 +78,7 @@ double bench_sgemm_rate(const struct bench_sgemm *g, int threads, double budget)
     return sgemm_rate(g, threads, budget, true);
 }
 
-enum lt_status bench_sgemm_sustained(int threads, double *flops, struct lt_error *err)
+enum lt_status bench_sgemm_sustained(int threads, double seconds, double *flops, struct lt_error *err)
 {
     enum { N = 2048 };
     const size_t n = (size_t)N * N, bytes = 3 * n * sizeof(float);
@@ -97,7 +97,7 @@ enum lt_status bench_sgemm_sustained(int threads, double *flops, struct lt_error
                                   .lda = N,
                                   .ldb = N,
                                   .ldc = N};
-    *flops = sgemm_rate(&g, threads, 1, false);
+    *flops = sgemm_rate(&g, threads, seconds, false);
     lt_free_pages(memory, bytes);
     return LT_OK;
 }

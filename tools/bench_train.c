@@ -392,10 +392,10 @@ static enum lt_status step(struct run *r, int64_t number, struct lt_error *err)
 }
 
 /* Other work on the machine slows the steps and OpenBLAS alike when the two take turns. */
-static enum lt_status measure_sgemm(struct run *r, struct lt_error *err)
+static enum lt_status measure_sgemm(struct run *r, double step_seconds, struct lt_error *err)
 {
-    double rate;
-    LT_TRY(bench_sgemm_sustained(r->s.threads, &rate, err));
+    double rate, seconds = step_seconds / 4;
+    LT_TRY(bench_sgemm_sustained(r->s.threads, seconds < 1 ? seconds : 1, &rate, err));
     if (rate > 0)
         r->sgemm_seconds += 1 / rate / (double)o.steps;
     return LT_OK;
@@ -423,7 +423,7 @@ static enum lt_status run_steps(struct run *r, struct lt_error *err)
         r->slowest = took > r->slowest ? took : r->slowest;
         r->seconds += took;
         bench_session_memory_done(&r->s); /* no step takes more than another */
-        LT_TRY(measure_sgemm(r, err));
+        LT_TRY(measure_sgemm(r, took, err));
     }
     bench_session_measured(&r->s);
     lt_engine_stream_times(r->engine, &r->streamed);

@@ -26,6 +26,12 @@ clean_up()
 trap clean_up EXIT
 trap 'exit 1' HUP INT TERM
 
+# Is this a build with a sanitizer, which has memory of its own?
+sanitized()
+{
+    grep -qi sanitize "${LT_BUILD:-.}/config.mk"
+}
+
 ok()
 {
     printf 'ok %s\n' "$1"
