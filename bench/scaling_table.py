@@ -10,26 +10,44 @@ UNITS = {"sequence": "tokens", "batch": "sequences of 128", "rank": "", "threads
 
 
 def cells(folder, axis):
-    """[(value, result)] of an axis, ascending."""
-    found = [(int(path.stem.split("-")[1]), json.loads(path.read_text())) for path in folder.glob(f"{axis}-*.json")]
-    return sorted(found, key=lambda cell: cell[0])
+    """[(value, result)] of an axis, ascending: of each value the round with the fastest step."""
+    found = {}
+    for path in sorted(folder.glob(f"{axis}-*.json")):
+        value, run = int(path.stem.split("-")[1]), json.loads(path.read_text())
+        if value not in found or run["fastest_step"] < found[value]["fastest_step"]:
+            found[value] = run
+    return sorted(found.items())
 
 
 def speed(run):
     return run["seq"] * run["batch"] * run["accumulation"] / run["fastest_step"]
 
 
-def fit(points):
-    """a, b of seconds = a T + b T S for (S, seconds) with T = S, by least squares of the relative error."""
-    # Divided by the seconds, each point asks for a u + b v = 1.
-    rows = [(s / t, s * s / t) for s, t in points]
-    uu = sum(u * u for u, _ in rows)
-    uv = sum(u * v for u, v in rows)
-    vv = sum(v * v for _, v in rows)
-    u1 = sum(u for u, _ in rows)
-    v1 = sum(v for _, v in rows)
+def weighted_fit(rows, weights):
+    """a, b with the least sum of weight (a u + b v - 1)^2."""
+    uu = sum(w * u * u for w, (u, _) in zip(weights, rows))
+    uv = sum(w * u * v for w, (u, v) in zip(weights, rows))
+    vv = sum(w * v * v for w, (_, v) in zip(weights, rows))
+    u1 = sum(w * u for w, (u, _) in zip(weights, rows))
+    v1 = sum(w * v for w, (_, v) in zip(weights, rows))
     determinant = uu * vv - uv * uv
     return (u1 * vv - v1 * uv) / determinant, (v1 * uu - u1 * uv) / determinant
+
+
+def fit(points):
+    """a, b of seconds = a T + b T S for (S, seconds) with T = S, with the smallest largest relative error: least
+    squares whose weights grow where the error is large (Lawson's algorithm)."""
+    # Divided by the seconds, each point asks for a u + b v = 1.
+    rows = [(s / t, s * s / t) for s, t in points]
+    weights = [1 / len(rows)] * len(rows)
+    for _ in range(1000):
+        a, b = weighted_fit(rows, weights)
+        weights = [w * abs(a * u + b * v - 1) for w, (u, v) in zip(weights, rows)]
+        total = sum(weights)
+        if total < 1e-12:
+            break
+        weights = [w / total for w in weights]
+    return a, b
 
 
 def print_axis(axis, found):

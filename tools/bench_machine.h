@@ -23,7 +23,8 @@ struct bench_sgemm {
  * without it. */
 double bench_sgemm_rate(const struct bench_sgemm *g, int threads, double budget);
 /* For 2048 x 2048 x 2048, again and again for so many seconds: what it does on average, as a training step does. */
-enum lt_status bench_sgemm_sustained(int threads, double seconds, double *flops, struct lt_error *err) LT_MUST_USE;
+enum lt_status bench_sgemm_sustained(int threads, double seconds, double *flops, struct lt_error *err)
+    LT_MUST_USE;
 /* Bytes a second that `threads` threads read from memory far larger than the caches. */
 enum lt_status bench_read_rate(int threads, double *bytes, struct lt_error *err) LT_MUST_USE;
 

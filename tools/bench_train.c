@@ -395,7 +395,7 @@ static enum lt_status step(struct run *r, int64_t number, struct lt_error *err)
 static enum lt_status measure_sgemm(struct run *r, double step_seconds, struct lt_error *err)
 {
     double rate, seconds = step_seconds / 4;
-    LT_TRY(bench_sgemm_sustained(r->s.threads, seconds < 1 ? seconds : 1, &rate, err));
+    LT_TRY(bench_sgemm_sustained(r->s.threads, seconds < 5 ? seconds : 5, &rate, err));
     if (rate > 0)
         r->sgemm_seconds += 1 / rate / (double)o.steps;
     return LT_OK;

@@ -101,10 +101,10 @@ enum lt_status lt_engine_plan_memory(struct lt_engine *e, struct lt_error *err)
     return LT_OK;
 }
 
-/* Equal chunks of about 32 MiB of logits.  The weight of the head is packed anew for each: at least 64 rows. */
+/* Equal chunks of about 64 MiB of logits.  The weight of the head is packed anew for each: at least 64 rows. */
 static int32_t choose_loss_chunk(int64_t labels, int64_t vocab)
 {
-    int64_t most = lt_max_i64(64, (32 << 20) / (vocab * (int64_t)sizeof(float)));
+    int64_t most = lt_max_i64(64, (64 << 20) / (vocab * (int64_t)sizeof(float)));
     int64_t chunks = lt_max_i64(1, lt_div_up(labels, most));
     return (int32_t)lt_max_i64(1, lt_div_up(labels, chunks));
 }

@@ -25,16 +25,17 @@ static void decode_f16_avx512(float *dst, const struct lt_weight *w, int64_t beg
     }
 }
 
-/* n elements, a multiple of 16, from whole bytes. */
+/* n elements, a multiple of 16, from whole bytes.  The table is scaled, not what is looked up: the same products, fewer
+ * of them. */
 static inline void decode_nibbles(float *dst, const uint8_t *packed, int64_t n, __m512 table, float scale)
 {
-    const __m512 s = _mm512_set1_ps(scale);
+    table = _mm512_mul_ps(table, _mm512_set1_ps(scale));
     for (int64_t i = 0; i < n; i += 16) {
         /* One byte in 64 bits: its high nibble goes to the even lane, its low one to the odd lane.  The
          * permutation looks at the low four bits of a lane only. */
         __m512i b = _mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i *)(const void *)(packed + i / 2)));
         __m512i code = _mm512_or_si512(_mm512_srli_epi64(b, 4), _mm512_slli_epi64(b, 32));
-        _mm512_storeu_ps(dst + i, _mm512_mul_ps(_mm512_permutexvar_ps(code, table), s));
+        _mm512_storeu_ps(dst + i, _mm512_permutexvar_ps(code, table));
     }
 }
 
