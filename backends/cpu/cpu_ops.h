@@ -55,7 +55,7 @@ size_t lt_cpu_op_workspace(const struct lt_cpu *cpu, const struct lt_program *p,
 /* LINEAR with attr.step, where the weight has a kernel for it */
 bool lt_cpu_linear_step_possible(const struct lt_cpu_call *c);
 void lt_cpu_linear_step(const struct lt_cpu_call *c);
-size_t lt_cpu_linear_step_workspace(int64_t cols);
+size_t lt_cpu_linear_step_workspace(const struct lt_cpu *cpu, int64_t cols);
 /* LINEAR with an int8 weight and attr.int8 */
 void lt_cpu_linear_int8(const struct lt_cpu_call *c);
 size_t lt_cpu_linear_int8_workspace(int64_t rows, int64_t cols);

@@ -140,7 +140,7 @@ size_t lt_cpu_op_workspace(const struct lt_cpu *cpu, const struct lt_program *p,
     if (n->op != LT_OP_LINEAR)
         return 0;
     const struct lt_value *x = &p->graph.values[n->in[0]];
-    size_t step = n->attr.step ? lt_cpu_linear_step_workspace(x->cols) : 0;
+    size_t step = n->attr.step ? lt_cpu_linear_step_workspace(cpu, x->cols) : 0;
     size_t int8 =
         n->attr.int8 ? lt_cpu_linear_int8_workspace(lt_value_capacity_rows(x, &p->capacity), x->cols) : 0;
     return step > int8 ? step : int8;

@@ -67,12 +67,13 @@ struct lt_attention_grad {
     float *scratch; /* lt_attention_grad_scratch() floats, this thread's own */
 };
 
-/* y[row] = x · w[row] + bias[row] for the rows [begin, end) of a weight that is not transposed. */
+/* y[row] = x · w[row] + bias[row] for the rows [begin, end) of a weight that is not transposed and, unless apart is 0, for
+ * the rows [begin + apart, end + apart) as well.  A row and the one apart from it are multiplied side by side. */
 struct lt_gemv {
     const struct lt_weight *w;
     const float *x, *bias; /* x: f16, bf16; bias: or NULL */
     float *y;
-    int64_t begin, end;
+    int64_t begin, end, apart;
     /* NF4 and FP4, in blocks of LT_GEMV_BLOCK, cols a multiple: x by gemv_quantize(), and RNE(LT_GEMV_UNIT * w->code). */
     const int16_t *codes;
     const float *scales;

@@ -90,6 +90,24 @@ static void check_pieces(const struct lt_cpu_kernels *k, struct lt_gemv g, const
     }
 }
 
+/* The same bits from two halves side by side. */
+static void check_apart(const struct lt_cpu_kernels *k, struct lt_gemv g, const float *whole)
+{
+    float y[MAX_OUT + 2];
+    const int64_t half = g.w->rows / 2;
+    for (int i = 0; i < MAX_OUT + 2; i++)
+        y[i] = 77.0f;
+    g.y = y + 1;
+    g.begin = half / 3;
+    g.end = half;
+    g.apart = half;
+    k->gemv[g.w->format](&g);
+    for (int64_t r = -1; r <= g.w->rows; r++) {
+        bool in = (r >= g.begin && r < g.end) || (r >= g.begin + half && r < g.end + half);
+        assert_true(in ? memcmp(&y[r + 1], &whole[r], sizeof *y) == 0 : y[r + 1] == 77.0f);
+    }
+}
+
 static void check_weight(const struct lt_cpu_kernels *k, enum lt_weight_format format,
                          enum lt_random_layout layout, int64_t rows, int64_t cols)
 {
@@ -100,6 +118,7 @@ static void check_weight(const struct lt_cpu_kernels *k, enum lt_weight_format f
         k->gemv[format](&g);
         check_values(&m, y, g.bias);
         check_pieces(k, g, y);
+        check_apart(k, g, y);
     }
     /* What is not finite stays so. */
     const float odd[] = {NAN, INFINITY, -INFINITY};

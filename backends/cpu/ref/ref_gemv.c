@@ -14,9 +14,13 @@ static float sum_lanes(const float a[LANES])
     return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
 }
 
-static float with_bias(const struct lt_gemv *g, int64_t row, float v)
+static void put_rows(const struct lt_gemv *g, float (*dot)(const struct lt_gemv *g, int64_t row))
 {
-    return g->bias ? v + g->bias[row] : v;
+    for (int64_t i = 0; i < (g->apart ? 2 : 1); i++)
+        for (int64_t row = g->begin + i * g->apart; row < g->end + i * g->apart; row++) {
+            float v = dot(g, row);
+            g->y[row] = g->bias ? v + g->bias[row] : v;
+        }
 }
 
 /* ---- activations for 4-bit weights ---- */
@@ -74,8 +78,7 @@ static float dot_4bit(const struct lt_gemv *g, int64_t row)
 
 static void gemv_4bit_ref(const struct lt_gemv *g)
 {
-    for (int64_t row = g->begin; row < g->end; row++)
-        g->y[row] = with_bias(g, row, dot_4bit(g, row));
+    put_rows(g, dot_4bit);
 }
 
 /* ---- f16, bf16 ---- */
@@ -96,8 +99,7 @@ static float dot_plain(const struct lt_gemv *g, int64_t row)
 
 static void gemv_plain_ref(const struct lt_gemv *g)
 {
-    for (int64_t row = g->begin; row < g->end; row++)
-        g->y[row] = with_bias(g, row, dot_plain(g, row));
+    put_rows(g, dot_plain);
 }
 
 void lt_gemv_kernels_ref(struct lt_cpu_kernels *k)

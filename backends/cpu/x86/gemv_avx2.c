@@ -1,7 +1,8 @@
 /* One row of x times a stored weight, for AVX2: the bits of ref_gemv.c at the speed of the memory.
  *
- * The rows of the weight are gone through one after another, as they lie in memory, and are fetched some kilobytes
- * ahead: the processor's own guess was measured to be half as fast. */
+ * Two rows at a time, the second g->apart from the first and g->apart large: that is two places of the weight read one
+ * line after another.  A processor fetches so many lines ahead in each such place, and more places than two, or rows that
+ * are neighbours, confuse it: both were measured to be slower, as was fetching by instructions. */
 #include "backends/cpu/x86/x86_kernels.h"
 
 #include <immintrin.h>
@@ -13,8 +14,7 @@ enum {
     LANES = 8,
     PLAIN_LANES = 16,
     HALF = LT_GEMV_BLOCK / 2,
-    CHUNK = 64,  /* blocks whose scales are prepared at a time */
-    AHEAD = 4096 /* bytes that are fetched before they are needed */
+    CHUNK = 64 /* blocks whose scales are prepared at a time */
 };
 
 static inline float sum_lanes(__m256 a)
@@ -97,11 +97,9 @@ static inline void block_factors(float *dst, const struct lt_weight *w, const fl
         v = _mm256_add_ps(v, _mm256_set1_ps(w->nested_offset));
         _mm256_storeu_ps(dst + i, _mm256_mul_ps(_mm256_loadu_ps(scales + i), v));
     }
-    for (; w->absmax && i + LANES <= n; i += LANES) {
-        _mm_prefetch((const char *)(w->absmax + first + i) + AHEAD, _MM_HINT_T0);
+    for (; w->absmax && i + LANES <= n; i += LANES)
         _mm256_storeu_ps(dst + i,
                          _mm256_mul_ps(_mm256_loadu_ps(scales + i), _mm256_loadu_ps(w->absmax + first + i)));
-    }
     for (; i < n; i++) {
         float scale;
         lt_nf4_scales(&scale, w, first + i, 1);
@@ -145,34 +143,34 @@ static inline __m256 add_block(__m256 acc, const struct tables *t, const uint8_t
     return _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(high, low)), _mm256_broadcast_ss(factor), acc);
 }
 
-static inline float dot_row(const struct lt_gemv *g, const struct tables *tables, int64_t row)
+static inline void two_rows_4bit(const struct lt_gemv *g, const struct tables *tables, int64_t first,
+                                 int64_t second)
 {
     const int64_t blocks = g->w->cols / LT_GEMV_BLOCK;
-    const uint8_t *p = (const uint8_t *)g->w->data + row * (g->w->cols / 2);
+    const uint8_t *p = (const uint8_t *)g->w->data + first * (g->w->cols / 2);
+    const uint8_t *q = (const uint8_t *)g->w->data + second * (g->w->cols / 2);
     const int16_t *x = g->codes;
     const struct tables t = *tables;
-    __m256 acc = _mm256_setzero_ps();
-    for (int64_t b0 = 0; b0 < blocks; b0 += CHUNK) {
-        float factor[CHUNK];
-        const int64_t n = blocks - b0 < CHUNK ? blocks - b0 : CHUNK;
-        block_factors(factor, g->w, g->scales + b0, row * blocks + b0, n);
-        int64_t b = 0;
-        for (; b + 2 <= n; b += 2, p += 2 * HALF, x += 2 * LT_GEMV_BLOCK) {
-            _mm_prefetch((const char *)p + AHEAD, _MM_HINT_NTA);
-            acc = add_block(acc, &t, p, x, factor + b);
-            acc = add_block(acc, &t, p + HALF, x + LT_GEMV_BLOCK, factor + b + 1);
+    __m256 a = _mm256_setzero_ps(), b = a;
+    for (int64_t from = 0; from < blocks; from += CHUNK) {
+        float fa[CHUNK], fb[CHUNK];
+        const int64_t n = blocks - from < CHUNK ? blocks - from : CHUNK;
+        block_factors(fa, g->w, g->scales + from, first * blocks + from, n);
+        block_factors(fb, g->w, g->scales + from, second * blocks + from, n);
+        for (int64_t i = 0; i < n; i++, p += HALF, q += HALF, x += LT_GEMV_BLOCK) {
+            a = add_block(a, &t, p, x, fa + i);
+            b = add_block(b, &t, q, x, fb + i);
         }
-        if (b < n)
-            acc = add_block(acc, &t, p, x, factor + b);
     }
-    return sum_lanes(acc);
+    put(g, first, sum_lanes(a));
+    put(g, second, sum_lanes(b));
 }
 
 static void gemv_4bit_avx2(const struct lt_gemv *g)
 {
     const struct tables t = split_table(g->table);
     for (int64_t row = g->begin; row < g->end; row++)
-        put(g, row, dot_row(g, &t, row));
+        two_rows_4bit(g, &t, row, row + g->apart);
 }
 
 /* ---- f16, bf16 ---- */
@@ -188,37 +186,55 @@ static inline __m256 load_bf16(const void *p)
     return _mm256_castsi256_ps(_mm256_slli_epi32(h, 16));
 }
 
-static inline __attribute__((always_inline)) float dot_plain(const struct lt_gemv *g, int64_t row,
-                                                             enum lt_dtype dtype,
-                                                             __m256 (*load_eight)(const void *p))
+struct chains {
+    __m256 low, high; /* of columns 0 … 7 and 8 … 15 of every 16 */
+};
+
+static inline struct chains add_products(struct chains c, __m256 w_low, __m256 w_high, __m256 x_low,
+                                         __m256 x_high)
+{
+    return (struct chains){_mm256_fmadd_ps(w_low, x_low, c.low), _mm256_fmadd_ps(w_high, x_high, c.high)};
+}
+
+/* With the last columns, at w and x, fewer than PLAIN_LANES. */
+static float finish_plain(struct chains c, const char *w, const float *x, enum lt_dtype dtype, int64_t cols)
+{
+    float wf[PLAIN_LANES] = {0}, xf[PLAIN_LANES] = {0};
+    lt_convert_to_f32(wf, w, dtype, (size_t)cols);
+    lt_convert_to_f32(xf, x, LT_F32, (size_t)cols);
+    c = add_products(c, _mm256_loadu_ps(wf), _mm256_loadu_ps(wf + LANES), _mm256_loadu_ps(xf),
+                     _mm256_loadu_ps(xf + LANES));
+    return sum_lanes(_mm256_add_ps(c.low, c.high));
+}
+
+static inline __attribute__((always_inline)) void two_rows_plain(const struct lt_gemv *g, int64_t first,
+                                                                 int64_t second, enum lt_dtype dtype,
+                                                                 __m256 (*load_eight)(const void *p))
 {
     enum { SIZE = 2 };
     const int64_t cols = g->w->cols, whole = cols / PLAIN_LANES * PLAIN_LANES;
-    const char *p = (const char *)g->w->data + row * cols * SIZE;
-    float w[PLAIN_LANES] = {0}, x[PLAIN_LANES] = {0};
-    __m256 low = _mm256_setzero_ps(), high = low;
-    for (int64_t k = 0; k < whole; k += PLAIN_LANES, p += PLAIN_LANES * SIZE) {
-        _mm_prefetch(p + AHEAD, _MM_HINT_NTA);
-        low = _mm256_fmadd_ps(load_eight(p), _mm256_loadu_ps(g->x + k), low);
-        high = _mm256_fmadd_ps(load_eight(p + LANES * SIZE), _mm256_loadu_ps(g->x + k + LANES), high);
+    const char *p = (const char *)g->w->data + first * cols * SIZE;
+    const char *q = (const char *)g->w->data + second * cols * SIZE;
+    struct chains a = {_mm256_setzero_ps(), _mm256_setzero_ps()}, b = a;
+    for (int64_t k = 0; k < whole; k += PLAIN_LANES, p += PLAIN_LANES * SIZE, q += PLAIN_LANES * SIZE) {
+        const __m256 low = _mm256_loadu_ps(g->x + k), high = _mm256_loadu_ps(g->x + k + LANES);
+        a = add_products(a, load_eight(p), load_eight(p + LANES * SIZE), low, high);
+        b = add_products(b, load_eight(q), load_eight(q + LANES * SIZE), low, high);
     }
-    lt_convert_to_f32(w, p, dtype, (size_t)(cols - whole));
-    lt_convert_to_f32(x, g->x + whole, LT_F32, (size_t)(cols - whole));
-    low = _mm256_fmadd_ps(_mm256_loadu_ps(w), _mm256_loadu_ps(x), low);
-    high = _mm256_fmadd_ps(_mm256_loadu_ps(w + LANES), _mm256_loadu_ps(x + LANES), high);
-    return sum_lanes(_mm256_add_ps(low, high));
+    put(g, first, finish_plain(a, p, g->x + whole, dtype, cols - whole));
+    put(g, second, finish_plain(b, q, g->x + whole, dtype, cols - whole));
 }
 
 static void gemv_f16_avx2(const struct lt_gemv *g)
 {
     for (int64_t row = g->begin; row < g->end; row++)
-        put(g, row, dot_plain(g, row, LT_F16, load_f16));
+        two_rows_plain(g, row, row + g->apart, LT_F16, load_f16);
 }
 
 static void gemv_bf16_avx2(const struct lt_gemv *g)
 {
     for (int64_t row = g->begin; row < g->end; row++)
-        put(g, row, dot_plain(g, row, LT_BF16, load_bf16));
+        two_rows_plain(g, row, row + g->apart, LT_BF16, load_bf16);
 }
 
 void lt_gemv_kernels_avx2(struct lt_cpu_kernels *k)

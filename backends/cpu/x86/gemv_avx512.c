@@ -1,5 +1,6 @@
 /* One row of x times a stored 4-bit weight, for AVX-512: a table of 16-bit codes fits into a register twice, so that a
- * permutation looks up 32 of them by the low four bits of each word, whatever is above. */
+ * permutation looks up 32 of them by the low four bits of each word, whatever is above.  Two rows at a time, as in
+ * gemv_avx2.c. */
 #include "backends/cpu/x86/x86_kernels.h"
 
 #include <immintrin.h>
@@ -8,7 +9,6 @@
 #include "quant/nf4.h"
 
 enum {
-    AHEAD = 4096,             /* bytes that are fetched before they are needed */
     PAIR = 2 * LT_GEMV_BLOCK, /* elements of a register of codes: two blocks, in the lanes 0…7 and 8…15 */
     CHUNK = 64,               /* blocks whose scales are prepared at a time */
     PLANES = 4,               /* codes of a word */
@@ -71,7 +71,6 @@ static inline void block_factors(float *dst, const struct lt_weight *w, const fl
         const __mmask16 m = lt_lanes_avx512(n - i);
         __m512 v;
         if (w->absmax) {
-            _mm_prefetch((const char *)(w->absmax + first + i) + AHEAD, _MM_HINT_T0);
             v = _mm512_maskz_loadu_ps(m, w->absmax + first + i);
         } else {
             __m512i code = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(m, w->absmax_codes + first + i));
@@ -103,34 +102,42 @@ static inline __m512 add_pair(__m512 acc, __m512i table, __m512i v, const int16_
     return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(even, odd)), f, acc);
 }
 
-static inline float dot_row(const struct lt_gemv *g, __m512i table, int64_t row)
+static inline void put(const struct lt_gemv *g, int64_t row, float v)
+{
+    g->y[row] = g->bias ? v + g->bias[row] : v;
+}
+
+static inline void two_rows(const struct lt_gemv *g, __m512i table, int64_t first, int64_t second)
 {
     const int64_t blocks = g->w->cols / LT_GEMV_BLOCK;
-    const uint8_t *p = (const uint8_t *)g->w->data + row * (g->w->cols / 2);
+    const uint8_t *p = (const uint8_t *)g->w->data + first * (g->w->cols / 2);
+    const uint8_t *q = (const uint8_t *)g->w->data + second * (g->w->cols / 2);
     const int16_t *x = g->codes;
-    __m512 acc = _mm512_setzero_ps();
-    for (int64_t b0 = 0; b0 < blocks; b0 += CHUNK) {
-        float factor[CHUNK + 16];
-        const int64_t n = blocks - b0 < CHUNK ? blocks - b0 : CHUNK;
-        int64_t b = 0;
-        block_factors(factor, g->w, g->scales + b0, row * blocks + b0, n);
-        for (; b + 2 <= n; b += 2, p += LT_GEMV_BLOCK, x += PAIR) {
-            _mm_prefetch((const char *)p + AHEAD, _MM_HINT_NTA);
-            acc = add_pair(acc, table, load(p), x, factor + b);
+    __m512 a = _mm512_setzero_ps(), b = a;
+    for (int64_t from = 0; from < blocks; from += CHUNK) {
+        float fa[CHUNK + 16], fb[CHUNK + 16];
+        const int64_t n = blocks - from < CHUNK ? blocks - from : CHUNK;
+        int64_t i = 0;
+        block_factors(fa, g->w, g->scales + from, first * blocks + from, n);
+        block_factors(fb, g->w, g->scales + from, second * blocks + from, n);
+        for (; i + 2 <= n; i += 2, p += LT_GEMV_BLOCK, q += LT_GEMV_BLOCK, x += PAIR) {
+            a = add_pair(a, table, load(p), x, fa + i);
+            b = add_pair(b, table, load(q), x, fb + i);
         }
-        if (b < n)
-            acc = add_pair(acc, table, _mm512_maskz_loadu_epi32(0xff, p), x, factor + b);
+        if (i < n) {
+            a = add_pair(a, table, _mm512_maskz_loadu_epi32(0xff, p), x, fa + i);
+            b = add_pair(b, table, _mm512_maskz_loadu_epi32(0xff, q), x, fb + i);
+        }
     }
-    return lt_sum_avx512(acc);
+    put(g, first, lt_sum_avx512(a));
+    put(g, second, lt_sum_avx512(b));
 }
 
 static void gemv_4bit_avx512(const struct lt_gemv *g)
 {
     const __m512i table = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)g->table));
-    for (int64_t row = g->begin; row < g->end; row++) {
-        float v = dot_row(g, table, row);
-        g->y[row] = g->bias ? v + g->bias[row] : v;
-    }
+    for (int64_t row = g->begin; row < g->end; row++)
+        two_rows(g, table, row, row + g->apart);
 }
 
 void lt_gemv_kernels_avx512(struct lt_cpu_kernels *k)
