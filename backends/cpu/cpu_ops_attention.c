@@ -5,7 +5,11 @@
 #include "backends/cpu/cpu_ops_random.h"
 #include "core/base/checked.h"
 
-enum { ATTENTION_ROWS = 64 }; /* query rows of one task */
+enum {
+    ATTENTION_ROWS = 64, /* query rows of one task */
+    FEW_ROWS = 8,        /* so many at most are taken one by one, their heads together */
+    MOST_HEADS = 64
+};
 
 /* Rows of the same sequence starting at `row`, up to `end`. */
 static int64_t run_end(const int32_t *kv_begin, int64_t row, int64_t end)
@@ -53,10 +57,55 @@ static void forward_rows(const struct lt_cpu_call *c, int64_t head, int64_t begi
     }
 }
 
+/* One row and n heads that share keys and values: to the kernel they are n rows that see the same. */
+static void forward_heads(const struct lt_cpu_call *c, int64_t row, int64_t head, int64_t n)
+{
+    const struct lt_op_attr *a = &c->node->attr;
+    const int64_t kv_head = head / (a->heads / a->kv_heads);
+    int32_t kv_end[MOST_HEADS];
+    for (int64_t i = 0; i < n; i++)
+        kv_end[i] = ((const int32_t *)c->in[4])[row];
+    struct lt_attention_block b = {.q = (const float *)c->in[0] + row * c->in_cols[0] + head * a->head_dim,
+                                   .k = (const float *)c->in[1] + kv_head * a->head_dim,
+                                   .v = (const float *)c->in[2] + kv_head * a->head_dim,
+                                   .o = (float *)c->out[0] + row * c->out_cols[0] + head * a->head_dim,
+                                   .lse = (float *)c->out[1] + row * a->heads + head,
+                                   .ldq = a->head_dim,
+                                   .ldkv = c->in_cols[1],
+                                   .ldo = a->head_dim,
+                                   .ldlse = 1,
+                                   .rows = n,
+                                   .head_dim = a->head_dim,
+                                   .kv_begin = ((const int32_t *)c->in[3])[row],
+                                   .kv_end = kv_end,
+                                   .scale = a->scale,
+                                   .softcap = a->softcap,
+                                   .window = a->window};
+    c->cpu->k.attention_fwd(&b);
+}
+
+static void forward_few(const struct lt_cpu_call *c, int threads)
+{
+    const int64_t rows = c->in_rows[0], group = c->node->attr.heads / c->node->attr.kv_heads;
+    const int64_t shares = lt_div_up(threads, rows * c->node->attr.kv_heads); /* of a group, for all threads */
+    const int64_t each = lt_min_i64(MOST_HEADS, lt_div_up(group, shares)), parts = lt_div_up(group, each);
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (int64_t task = 0; task < rows * c->node->attr.kv_heads * parts; task++) {
+        const int64_t part = task % parts, kv_head = task / parts % c->node->attr.kv_heads;
+        forward_heads(c, task / parts / c->node->attr.kv_heads, kv_head * group + part * each,
+                      lt_min_i64(each, group - part * each));
+    }
+}
+
 void lt_cpu_op_attention(const struct lt_cpu_call *c)
 {
     int64_t rows = c->in_rows[0], heads = c->node->attr.heads, blocks = lt_div_up(rows, ATTENTION_ROWS);
-#pragma omp parallel for num_threads(lt_cpu_threads(c, 8 * rows * c->in_cols[0])) schedule(dynamic)
+    const int threads = lt_cpu_threads(c, 8 * rows * c->in_cols[0]);
+    if (rows > 0 && rows <= FEW_ROWS && lt_cpu_dropout_of(c).threshold == 0) {
+        forward_few(c, threads);
+        return;
+    }
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t task = 0; task < blocks * heads; task++) {
         int64_t block = blocks - 1 - task / heads; /* the longest rows first */
         forward_rows(c, task % heads, block * ATTENTION_ROWS, lt_min_i64(rows, (block + 1) * ATTENTION_ROWS));

@@ -1,8 +1,8 @@
 /* One row of x times a stored weight, for AVX2: the bits of ref_gemv.c at the speed of the memory.
  *
  * Two rows at a time, the second g->apart from the first and g->apart large: that is two places of the weight read one
- * line after another.  A processor fetches so many lines ahead in each such place, and more places than two, or rows that
- * are neighbours, confuse it: both were measured to be slower, as was fetching by instructions. */
+ * line after another.  A processor fetches so many lines ahead in each such place; more places than two, or rows that are
+ * neighbours, confuse it.  Where there is so much to compute as for 4 bits, instructions that fetch help it. */
 #include "backends/cpu/x86/x86_kernels.h"
 
 #include <immintrin.h>
@@ -14,7 +14,8 @@ enum {
     LANES = 8,
     PLAIN_LANES = 16,
     HALF = LT_GEMV_BLOCK / 2,
-    CHUNK = 64 /* blocks whose scales are prepared at a time */
+    CHUNK = 64,  /* blocks whose scales are prepared at a time */
+    AHEAD = 1024 /* bytes that are fetched before they are needed */
 };
 
 static inline float sum_lanes(__m256 a)
@@ -158,6 +159,8 @@ static inline void two_rows_4bit(const struct lt_gemv *g, const struct tables *t
         block_factors(fa, g->w, g->scales + from, first * blocks + from, n);
         block_factors(fb, g->w, g->scales + from, second * blocks + from, n);
         for (int64_t i = 0; i < n; i++, p += HALF, q += HALF, x += LT_GEMV_BLOCK) {
+            _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
+            _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
             a = add_block(a, &t, p, x, fa + i);
             b = add_block(b, &t, q, x, fb + i);
         }
