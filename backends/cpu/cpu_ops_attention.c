@@ -87,7 +87,8 @@ static void forward_heads(const struct lt_cpu_call *c, int64_t row, int64_t head
 static void forward_few(const struct lt_cpu_call *c, int threads)
 {
     const int64_t rows = c->in_rows[0], group = c->node->attr.heads / c->node->attr.kv_heads;
-    const int64_t shares = lt_div_up(threads, rows * c->node->attr.kv_heads); /* of a group, for all threads */
+    const int64_t shares =
+        lt_div_up(threads, rows * c->node->attr.kv_heads); /* of a group, for all threads */
     const int64_t each = lt_min_i64(MOST_HEADS, lt_div_up(group, shares)), parts = lt_div_up(group, each);
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t task = 0; task < rows * c->node->attr.kv_heads * parts; task++) {

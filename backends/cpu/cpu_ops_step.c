@@ -7,8 +7,10 @@
 #include "core/base/checked.h"
 
 enum {
-    PIECE_BYTES = 64 << 10, /* of each of two rows' places: what a thread takes at a time, so that all finish together */
-    LINE = 64               /* bytes: counters of different threads lie apart */
+    PIECE_BYTES =
+        64
+        << 10, /* of each of two rows' places: what a thread takes at a time, so that all finish together */
+    LINE = 64  /* bytes: counters of different threads lie apart */
 };
 
 static bool is_4bit(const struct lt_weight *w)
