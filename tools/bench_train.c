@@ -378,17 +378,21 @@ static enum lt_status step(struct run *r, int64_t number, struct lt_error *err)
         .loss_scale = (float)(1.0 / targets), .seed = (uint64_t)o.common.seed, .step = (uint32_t)number};
     const struct lt_micro_batches batches = {
         .count = (int32_t)o.accumulation, .get = same_tokens, .user = &r->batch};
-    LT_TRY(r->trains ? lt_engine_train(r->engine, &batches, &params, &r->loss, err)
-                     : forward_only(r, &tokens, &r->loss, err));
+    if (!r->trains) {
+        LT_TRY(forward_only(r, &tokens, &r->loss, err));
+    } else {
+        LT_TRY(lt_engine_train(r->engine, &batches, &params, err));
+        LT_TRY(lt_optimizer_step(r->optimizer, lt_engine_params(r->engine), lt_engine_grads(r->engine),
+                                 number + 1, 1e-4, err));
+        LT_TRY(lt_engine_zero_grads(r->engine, err));
+        LT_TRY(lt_engine_loss(r->engine, &r->loss, err));
+        LT_TRY(lt_optimizer_norm(r->optimizer, &r->grad_norm, err));
+    }
     r->loss /= targets;
     if (!isfinite(r->loss))
         return lt_fail(err, LT_ERR_NUMERIC, "the loss of step %lld is not a finite number",
                        (long long)number + 1);
-    if (!r->trains)
-        return LT_OK;
-    LT_TRY(lt_optimizer_step(r->optimizer, lt_engine_params(r->engine), lt_engine_grads(r->engine),
-                             number + 1, 1e-4, &r->grad_norm, err));
-    return lt_engine_zero_grads(r->engine, err);
+    return LT_OK;
 }
 
 /* Other work on the machine slows the steps and OpenBLAS alike when the two take turns. */

@@ -81,10 +81,22 @@ static enum lt_status buffer_write(struct lt_backend *be, struct lt_buffer *buf,
     return lt_vk_queue_write(&lt_vk_of(be)->queue, buf, offset, src, n, err);
 }
 
+static enum lt_status buffer_read_later(struct lt_backend *be, struct lt_buffer *buf, size_t offset,
+                                        void *dst, size_t n, struct lt_error *err)
+{
+    return lt_vk_queue_read(&lt_vk_of(be)->queue, buf, offset, dst, n, err);
+}
+
+static enum lt_status finish(struct lt_backend *be, struct lt_error *err)
+{
+    return lt_vk_queue_wait(&lt_vk_of(be)->queue, err);
+}
+
 static enum lt_status buffer_read(struct lt_backend *be, struct lt_buffer *buf, size_t offset, void *dst,
                                   size_t n, struct lt_error *err)
 {
-    return lt_vk_queue_read(&lt_vk_of(be)->queue, buf, offset, dst, n, err);
+    LT_TRY(buffer_read_later(be, buf, offset, dst, n, err));
+    return finish(be, err);
 }
 
 static enum lt_status buffer_zero(struct lt_backend *be, struct lt_buffer *buf, size_t offset, size_t n,
@@ -143,6 +155,8 @@ static const struct lt_backend_ops vulkan_ops = {
     .buffer_destroy = buffer_destroy,
     .buffer_write = buffer_write,
     .buffer_read = buffer_read,
+    .buffer_read_later = buffer_read_later,
+    .finish = finish,
     .buffer_zero = buffer_zero,
     .buffer_host = buffer_host,
     .weight_create = lt_vk_weight_create,

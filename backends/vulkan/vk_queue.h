@@ -5,18 +5,28 @@
 
 #include "backends/vulkan/vk_memory.h"
 
-enum { LT_VK_IN_FLIGHT = 4, LT_VK_PENDING = 64 };
+enum { LT_VK_IN_FLIGHT = 4, LT_VK_PENDING = 64, LT_VK_FETCHES = 32 };
 
 /* Since the backend was made. */
 struct lt_vk_counters {
     uint64_t submissions, dispatches, bytes_up, bytes_down, waits;
 };
 
-/* One submission: its fence and the command buffer for the small commands in front of it. */
+/* Bytes of the staging buffer that go to the host when a submission is done. */
+struct lt_vk_fetch {
+    const unsigned char *from;
+    void *to;
+    size_t n;
+};
+
+/* One submission: its fence, the command buffers for the small commands in it, and its share of the staging buffer. */
 struct lt_vk_slot {
     VkFence fence;
     VkCommandBuffer commands[LT_VK_PENDING];
     uint32_t made, taken; /* command buffers of its own */
+    size_t staged;        /* bytes of its share in use */
+    struct lt_vk_fetch fetches[LT_VK_FETCHES];
+    uint32_t fetch_count;
     bool busy;
 };
 
@@ -41,9 +51,11 @@ void lt_vk_queue_close(struct lt_vk_queue *q); /* waits first; a zeroed one is a
 /* Appends a recorded command buffer; `work` in operations. */
 enum lt_status lt_vk_queue_append(struct lt_vk_queue *q, VkCommandBuffer commands, uint64_t work,
                                   const char *op, struct lt_error *err) LT_MUST_USE;
+/* Counted when there was something to wait for. */
 enum lt_status lt_vk_queue_wait(struct lt_vk_queue *q, struct lt_error *err) LT_MUST_USE;
 
-/* Ordered with everything appended.  Write copies src before it returns; read waits. */
+/* Ordered with everything appended.  Write copies src before it returns.  What is read is in dst after the next
+ * lt_vk_queue_wait(), or before; after a failure of that nothing is on its way any more. */
 enum lt_status lt_vk_queue_write(struct lt_vk_queue *q, struct lt_buffer *b, size_t offset, const void *src,
                                  size_t n, struct lt_error *err) LT_MUST_USE;
 enum lt_status lt_vk_queue_read(struct lt_vk_queue *q, struct lt_buffer *b, size_t offset, void *dst,

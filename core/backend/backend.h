@@ -44,7 +44,8 @@ struct lt_run {
     struct lt_step_params params;
 };
 
-/* What a device with memory of its own has done since the backend was made, and what it holds. */
+/* What a device with memory of its own has done since the backend was made, and what it holds.  `waits`: the host had
+ * to wait for results; that it may only be so many submissions ahead of the device is not counted. */
 struct lt_device_counters {
     uint64_t submissions, dispatches, waits, bytes_up, bytes_down;
     uint64_t allocated, peak; /* bytes of device memory: now, and at most */
@@ -66,6 +67,12 @@ struct lt_backend_ops {
                                    const void *src, size_t n, struct lt_error *err);
     enum lt_status (*buffer_read)(struct lt_backend *be, struct lt_buffer *buf, size_t offset, void *dst,
                                   size_t n, struct lt_error *err);
+    /* The same without waiting: what the buffer holds now, after all that was asked before, is in dst when `finish`
+     * has returned.  dst must stay until then, also after a failure. */
+    enum lt_status (*buffer_read_later)(struct lt_backend *be, struct lt_buffer *buf, size_t offset,
+                                        void *dst, size_t n, struct lt_error *err);
+    /* Waits until all that was asked for is done. */
+    enum lt_status (*finish)(struct lt_backend *be, struct lt_error *err);
     enum lt_status (*buffer_zero)(struct lt_backend *be, struct lt_buffer *buf, size_t offset, size_t n,
                                   struct lt_error *err);
     /* The buffer's memory when the host can address it, else NULL. */

@@ -90,12 +90,13 @@ struct lt_micro_batches {
  * its gradient would be summed in another order. */
 bool lt_engine_layer_major_possible(const struct lt_model *model);
 /* Forward and backward of a step's micro-batches; gradients are added to the flat gradient buffer, those of the first
- * micro-batch first.  Micro-batches without a label are left out.  *loss_sum: sum of the cross entropies over all
- * labels (double; in label order, then over the micro-batches).  LT_ERR_CANCELLED soon after lt_cancel_request():
- * some gradients are added then, others not. */
+ * micro-batch first.  Micro-batches without a label are left out.  A device may only have begun when this returns.
+ * LT_ERR_CANCELLED soon after lt_cancel_request(): some gradients are added then, others not. */
 enum lt_status lt_engine_train(struct lt_engine *e, const struct lt_micro_batches *step,
-                               const struct lt_step_params *params, double *loss_sum, struct lt_error *err)
-    LT_MUST_USE;
+                               const struct lt_step_params *params, struct lt_error *err) LT_MUST_USE;
+/* Waits for the step: the sum of its cross entropies over all labels (double; in label order, then over the
+ * micro-batches). */
+enum lt_status lt_engine_loss(struct lt_engine *e, double *loss_sum, struct lt_error *err) LT_MUST_USE;
 /* Loss only: per-label losses and argmax (each may be NULL).  LT_ERR_CANCELLED soon after lt_cancel_request(). */
 enum lt_status lt_engine_eval(struct lt_engine *e, const struct lt_tokens *t, float *losses, int32_t *argmax,
                               struct lt_error *err) LT_MUST_USE;

@@ -157,7 +157,7 @@ void lt_plan_add_buffer(struct lt_plan *plan, const struct lt_backend *be, const
     }
 }
 
-/* Memory of struct lt_batch and of the evaluation's results. */
+/* Memory of struct lt_batch, of a step's losses and of the evaluation's results. */
 static uint64_t batch_bytes(const struct lt_trainer *t)
 {
     const struct lt_capacity *cap = &t->engine_options.capacity;
@@ -165,6 +165,7 @@ static uint64_t batch_bytes(const struct lt_trainer *t)
 
     if (t->eval)
         label += sizeof(float) + sizeof(int32_t);
+    label += (uint64_t)t->config.accumulation * sizeof(float);
     return (uint64_t)cap->tokens * token + (uint64_t)cap->labels * label;
 }
 
