@@ -211,7 +211,7 @@ static enum lt_status create(struct run *r, struct lt_error *err)
     return r->trains ? create_optimizer(r, err) : LT_OK;
 }
 
-static void plan_lines(struct run *r)
+static enum lt_status plan_lines(struct run *r, struct lt_error *err)
 {
     bench_session_plan_engine(&r->s, lt_engine_memory(r->engine));
     if (r->optimizer) {
@@ -221,6 +221,7 @@ static void plan_lines(struct run *r)
         lt_plan_add_buffer(&r->s.plan, r->s.backend, "optimizer workspace",
                            lt_optimizer_workspace_bytes(r->optimizer));
     }
+    return lt_plan_add_device(&r->s.plan, r->s.backend, r->engine, r->optimizer, err);
 }
 
 /* Sequences of random tokens with random labels: what they say does not matter to the time. */
@@ -272,7 +273,7 @@ static enum lt_status plan_memory(void *user, const struct train_memory *m, stru
                         m->weights == LT_WEIGHTS_STREAM ? &r->weights.map : NULL);
     LT_TRY(create(r, err));
     LT_TRY(bench_session_plan_weights(&r->s, err));
-    plan_lines(r);
+    LT_TRY(plan_lines(r, err));
     *plan = r->s.plan;
     *mapped = 0;
     return LT_OK;
@@ -522,7 +523,7 @@ static enum lt_status measure(struct run *r, struct lt_error *err)
     print_configuration(r);
     if (o.plan) {
         bench_print_memory(&r->s);
-        return LT_OK;
+        return bench_session_save(&r->s, err);
     }
     LT_TRY(start(r, err));
     LT_TRY(run_steps(r, err));

@@ -149,6 +149,20 @@ static void counters(struct lt_backend *be, struct lt_device_counters *out)
                                        .available = lt_vk_device_available(&vk->device)};
 }
 
+static enum lt_status memory_for(struct lt_backend *be, const size_t *sizes, size_t n, uint64_t *bytes,
+                                 struct lt_error *err)
+{
+    (void)be;
+    size_t *all = lt_alloc_array(n + 1, sizeof *all);
+    if (!all)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory while planning the device's memory");
+    all[0] = sizeof(struct lt_vk_step);
+    memcpy(all + 1, sizes, n * sizeof *all);
+    enum lt_status status = lt_vk_memory_for(all, n + 1, bytes, err);
+    lt_free(all);
+    return status;
+}
+
 static const struct lt_backend_ops vulkan_ops = {
     .destroy = destroy,
     .buffer_create = buffer_create,
@@ -169,6 +183,8 @@ static const struct lt_backend_ops vulkan_ops = {
     .workspace_bytes = lt_vk_workspace_bytes,
     .run = lt_vk_run,
     .counters = counters,
+    .weight_sizes = lt_vk_weight_sizes,
+    .memory_for = memory_for,
 };
 
 static enum lt_status open_parts(struct lt_vk *vk, int index, struct lt_error *err)

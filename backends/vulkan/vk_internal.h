@@ -40,6 +40,7 @@ enum lt_status lt_vk_run(struct lt_backend *be, const struct lt_compiled *c, con
                          struct lt_error *err) LT_MUST_USE;
 
 /* vk_weight.c */
+void lt_vk_weight_sizes(struct lt_backend *be, const struct lt_weight *shape, bool nested, size_t sizes[2]);
 enum lt_status lt_vk_weight_create(struct lt_backend *be, const struct lt_weight *w,
                                    struct lt_device_weight **out, struct lt_error *err) LT_MUST_USE;
 enum lt_status lt_vk_weight_view(struct lt_backend *be, const struct lt_weight *shape, struct lt_buffer *buf,

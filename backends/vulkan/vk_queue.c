@@ -9,7 +9,7 @@
 static const uint64_t submission_work = 100u * 1000000000ull;
 enum {
     STAGING_ALIGN = 64,
-    INLINE_BYTES = 65536,                  /* the most that vkCmdUpdateBuffer takes */
+    INLINE_BYTES = 65536,                   /* the most that vkCmdUpdateBuffer takes */
     SHARE = LT_VK_STAGING / LT_VK_IN_FLIGHT /* of the staging buffer, for a submission */
 };
 

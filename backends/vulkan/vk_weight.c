@@ -72,6 +72,19 @@ static struct lt_device_weight *new_weight(const struct lt_weight *w)
     return d;
 }
 
+void lt_vk_weight_sizes(struct lt_backend *be, const struct lt_weight *shape, bool nested, size_t sizes[2])
+{
+    struct lt_device_weight d = {.format = shape->format,
+                                 .nested = nested,
+                                 .rows = shape->rows,
+                                 .cols = shape->cols,
+                                 .blocksize = shape->blocksize};
+    (void)be;
+    lay_out(&d);
+    sizes[0] = d.data.size;
+    sizes[1] = d.meta.size;
+}
+
 enum lt_status lt_vk_weight_create(struct lt_backend *be, const struct lt_weight *w,
                                    struct lt_device_weight **out, struct lt_error *err)
 {

@@ -99,8 +99,15 @@ struct lt_backend_ops {
                               const struct lt_compiled *c); /* run->workspace must hold this much */
     enum lt_status (*run)(struct lt_backend *be, const struct lt_compiled *c, const struct lt_run *run,
                           struct lt_error *err);
-    /* NULL: programs run in the memory of this process. */
+    /* These are NULL when programs run in the memory of this process. */
     void (*counters)(struct lt_backend *be, struct lt_device_counters *out);
+    /* The bytes of the buffers that weight_create would make; 0: none.  Of the weight only what is no pointer is read;
+     * nested: its block scales are quantized as well. */
+    void (*weight_sizes)(struct lt_backend *be, const struct lt_weight *shape, bool nested, size_t sizes[2]);
+    /* Bytes of device memory that a new backend holds after it has made n buffers of these sizes in this order: with
+     * its own, with roundings, with what blocks of memory leave unused. */
+    enum lt_status (*memory_for)(struct lt_backend *be, const size_t *sizes, size_t n, uint64_t *bytes,
+                                 struct lt_error *err);
 };
 
 /* Time spent in one kind of op. */

@@ -6,6 +6,7 @@
 #include "core/backend/backend.h"
 #include "core/graph/backward.h"
 #include "core/graph/build.h"
+#include "core/graph/device_plan.h"
 #include "core/graph/program.h"
 
 struct lt_engine_options {
@@ -54,6 +55,10 @@ enum lt_status lt_engine_create(struct lt_engine **e, struct lt_model *model, st
                                 const struct lt_engine_options *opt, struct lt_error *err) LT_MUST_USE;
 void lt_engine_destroy(struct lt_engine *e);
 const struct lt_engine_memory *lt_engine_memory(const struct lt_engine *e);
+/* Adds what lt_engine_allocate will make on a device, then the buffers that streamed weights take in turn, which the
+ * first step makes.  tensor->weight says how weights will be stored. */
+void lt_engine_device_buffers(const struct lt_engine *e, struct lt_device_plan *p);
+void lt_engine_device_streamed(const struct lt_engine *e, struct lt_device_plan *p);
 void lt_engine_stream_times(const struct lt_engine *e, struct lt_stream_times *times);
 /* Allocates every buffer and binds the model's loaded weights. */
 enum lt_status lt_engine_allocate(struct lt_engine *e, struct lt_error *err) LT_MUST_USE;

@@ -23,8 +23,7 @@ static enum lt_status make_room(struct lt_engine *e, int32_t micro_batches, stru
     lt_free(l->labels);
     l->cap = 0;
     l->labels = lt_alloc_array((size_t)micro_batches, sizeof *l->labels);
-    l->values =
-        lt_alloc_array((size_t)micro_batches, (size_t)e->opt.capacity.labels * sizeof *l->values);
+    l->values = lt_alloc_array((size_t)micro_batches, (size_t)e->opt.capacity.labels * sizeof *l->values);
     if (!l->values || !l->labels)
         return lt_fail(err, LT_ERR_NOMEM, "out of memory for the losses of a step");
     l->cap = micro_batches;

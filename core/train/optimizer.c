@@ -172,6 +172,13 @@ size_t lt_optimizer_workspace_bytes(const struct lt_optimizer *o)
     return o->workspace_bytes;
 }
 
+void lt_optimizer_device_buffers(const struct lt_optimizer *o, struct lt_device_plan *p)
+{
+    lt_device_plan_add(p, o->layout.bytes);
+    lt_device_plan_add(p, sizeof o->norm_read);
+    lt_device_plan_add(p, o->workspace_bytes);
+}
+
 static const char *page_folder(const char *dir)
 {
     if (dir && lt_file_kind(dir) == LT_FILE_DIRECTORY)

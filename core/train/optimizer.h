@@ -7,6 +7,7 @@
 #define LT_TRAIN_OPTIMIZER_H
 
 #include "core/backend/backend.h"
+#include "core/graph/device_plan.h"
 #include "core/tensor/dtype.h"
 
 enum lt_optimizer_kind {
@@ -52,6 +53,8 @@ void lt_optimizer_destroy(struct lt_optimizer *o);
 size_t lt_optimizer_state_bytes(const struct lt_optimizer *o); /* in memory; paged: at one time */
 size_t lt_optimizer_paged_bytes(const struct lt_optimizer *o); /* in the file; 0 when not paged */
 size_t lt_optimizer_workspace_bytes(const struct lt_optimizer *o);
+/* Adds what lt_optimizer_allocate will make on a device. */
+void lt_optimizer_device_buffers(const struct lt_optimizer *o, struct lt_device_plan *p);
 /* dir: folder for the file of paged state; where it is none (or NULL) TMPDIR, else /tmp. */
 enum lt_status lt_optimizer_allocate(struct lt_optimizer *o, const char *dir, struct lt_error *err)
     LT_MUST_USE;
