@@ -139,10 +139,10 @@ static void counters(struct lt_backend *be, struct lt_device_counters *out)
 {
     const struct lt_vk *vk = lt_vk_of(be);
     const struct lt_vk_counters *c = &vk->queue.counters;
-    *out = (struct lt_device_counters){.submissions = c->submissions,
+    *out = (struct lt_device_counters){.submissions = c->submissions + vk->queue.upload.submissions,
                                        .dispatches = c->dispatches,
                                        .waits = c->waits,
-                                       .bytes_up = c->bytes_up,
+                                       .bytes_up = c->bytes_up + vk->queue.upload.bytes,
                                        .bytes_down = c->bytes_down,
                                        .allocated = vk->memory.allocated,
                                        .peak = vk->memory.peak,

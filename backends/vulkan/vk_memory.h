@@ -25,7 +25,7 @@ struct lt_vk_memory {
     unsigned char *host; /* the staging buffer's memory */
 };
 
-enum { LT_VK_STAGING = 4 << 20 };
+enum { LT_VK_STAGING = 4 << 20 }; /* one half for the queue, one for uploads beside it */
 
 enum lt_status lt_vk_memory_open(struct lt_vk_memory *m, struct lt_vk_device *d, struct lt_error *err)
     LT_MUST_USE;

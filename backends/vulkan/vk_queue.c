@@ -9,8 +9,8 @@
 static const uint64_t submission_work = 100u * 1000000000ull;
 enum {
     STAGING_ALIGN = 64,
-    INLINE_BYTES = 65536,                   /* the most that vkCmdUpdateBuffer takes */
-    SHARE = LT_VK_STAGING / LT_VK_IN_FLIGHT /* of the staging buffer, for a submission */
+    INLINE_BYTES = 65536,                       /* the most that vkCmdUpdateBuffer takes */
+    SHARE = LT_VK_STAGING / 2 / LT_VK_IN_FLIGHT /* of the staging buffer, for a submission */
 };
 
 void lt_vk_full_barrier(struct lt_vk_device *d, VkCommandBuffer commands)
@@ -37,10 +37,13 @@ enum lt_status lt_vk_queue_open(struct lt_vk_queue *q, struct lt_vk_device *d, s
                        err));
     for (int i = 0; i < LT_VK_IN_FLIGHT; i++) {
         const VkFenceCreateInfo fence = {.sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO};
+        const VkSemaphoreCreateInfo semaphore = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO};
         LT_TRY(lt_vk_check(d->api.CreateFence(d->device, &fence, NULL, &q->slots[i].fence),
                            "creating a fence", err));
+        LT_TRY(lt_vk_check(d->api.CreateSemaphore(d->device, &semaphore, NULL, &q->slots[i].uploaded),
+                           "creating a semaphore", err));
     }
-    return LT_OK;
+    return lt_vk_upload_open(&q->upload, d, m, err);
 }
 
 void lt_vk_queue_close(struct lt_vk_queue *q)
@@ -49,9 +52,13 @@ void lt_vk_queue_close(struct lt_vk_queue *q)
     if (!d || !d->device)
         return;
     d->api.DeviceWaitIdle(d->device);
-    for (int i = 0; i < LT_VK_IN_FLIGHT; i++)
+    lt_vk_upload_close(&q->upload);
+    for (int i = 0; i < LT_VK_IN_FLIGHT; i++) {
         if (q->slots[i].fence)
             d->api.DestroyFence(d->device, q->slots[i].fence, NULL);
+        if (q->slots[i].uploaded)
+            d->api.DestroySemaphore(d->device, q->slots[i].uploaded, NULL);
+    }
     if (q->pool)
         d->api.DestroyCommandPool(d->device, q->pool, NULL);
     memset(q, 0, sizeof *q);
@@ -103,17 +110,40 @@ static enum lt_status submit(struct lt_vk_queue *q, struct lt_error *err)
     if (q->pending_count == 0)
         return LT_OK;
     struct lt_vk_slot *s = &q->slots[q->slot];
+    const VkPipelineStageFlags stages = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
     const VkSubmitInfo info = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                               .waitSemaphoreCount = q->upload.unflushed ? 1 : 0,
+                               .pWaitSemaphores = &s->uploaded,
+                               .pWaitDstStageMask = &stages,
                                .commandBufferCount = q->pending_count,
                                .pCommandBuffers = q->pending};
     q->pending_count = 0;
     q->work = 0;
-    q->counters.submissions++;
+    s->number = ++q->counters.submissions;
+    if (q->upload.unflushed)
+        LT_TRY(lt_vk_upload_flush(&q->upload, s->uploaded, err));
     LT_TRY(failed_at(q, q->device->api.QueueSubmit(q->device->queue, 1, &info, s->fence),
                      "submitting work to the device", err));
     s->busy = true;
     q->slot = (q->slot + 1) % LT_VK_IN_FLIGHT;
     return slot_wait(q, &q->slots[q->slot], err);
+}
+
+enum lt_status lt_vk_queue_submit(struct lt_vk_queue *q, uint64_t *number, struct lt_error *err)
+{
+    LT_TRY(submit(q, err));
+    *number = q->counters.submissions;
+    return LT_OK;
+}
+
+enum lt_status lt_vk_queue_wait_for(struct lt_vk_queue *q, uint64_t number, struct lt_error *err)
+{
+    for (uint32_t i = 0; i < LT_VK_IN_FLIGHT; i++) {
+        struct lt_vk_slot *s = &q->slots[(q->slot + i) % LT_VK_IN_FLIGHT];
+        if (s->busy && s->number <= number)
+            LT_TRY(slot_wait(q, s, err));
+    }
+    return LT_OK;
 }
 
 enum lt_status lt_vk_queue_wait(struct lt_vk_queue *q, struct lt_error *err)

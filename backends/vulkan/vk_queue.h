@@ -3,7 +3,7 @@
 #ifndef LT_VULKAN_VK_QUEUE_H
 #define LT_VULKAN_VK_QUEUE_H
 
-#include "backends/vulkan/vk_memory.h"
+#include "backends/vulkan/vk_upload.h"
 
 enum { LT_VK_IN_FLIGHT = 4, LT_VK_PENDING = 64, LT_VK_FETCHES = 32 };
 
@@ -22,6 +22,8 @@ struct lt_vk_fetch {
 /* One submission: its fence, the command buffers for the small commands in it, and its share of the staging buffer. */
 struct lt_vk_slot {
     VkFence fence;
+    VkSemaphore uploaded; /* what was uploaded before it, when it waits for that */
+    uint64_t number;      /* of the submission */
     VkCommandBuffer commands[LT_VK_PENDING];
     uint32_t made, taken; /* command buffers of its own */
     size_t staged;        /* bytes of its share in use */
@@ -42,6 +44,7 @@ struct lt_vk_queue {
     uint64_t work;        /* estimated operations among the pending */
     const char *op;       /* what was enqueued last, for errors */
     struct lt_vk_counters counters;
+    struct lt_vk_upload upload; /* every submission sees what was uploaded before it */
 };
 
 enum lt_status lt_vk_queue_open(struct lt_vk_queue *q, struct lt_vk_device *d, struct lt_vk_memory *m,
@@ -53,6 +56,10 @@ enum lt_status lt_vk_queue_append(struct lt_vk_queue *q, VkCommandBuffer command
                                   const char *op, struct lt_error *err) LT_MUST_USE;
 /* Counted when there was something to wait for. */
 enum lt_status lt_vk_queue_wait(struct lt_vk_queue *q, struct lt_error *err) LT_MUST_USE;
+/* Submits what was appended; *number: of the last submission. */
+enum lt_status lt_vk_queue_submit(struct lt_vk_queue *q, uint64_t *number, struct lt_error *err) LT_MUST_USE;
+/* Waits for that submission and those before it, while later ones go on. */
+enum lt_status lt_vk_queue_wait_for(struct lt_vk_queue *q, uint64_t number, struct lt_error *err) LT_MUST_USE;
 
 /* Ordered with everything appended.  Write copies src before it returns.  What is read is in dst after the next
  * lt_vk_queue_wait(), or before; after a failure of that nothing is on its way any more. */

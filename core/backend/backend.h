@@ -85,8 +85,8 @@ struct lt_backend_ops {
     enum lt_status (*weight_view)(struct lt_backend *be, const struct lt_weight *shape, struct lt_buffer *buf,
                                   size_t offset, struct lt_device_weight **dw, struct lt_error *err);
     /* From now on dw has the values of w, which has the same format and shape; as in weight_create w's pointers are
-     * borrowed or copied.  For weights that move through memory: weight_create may then get one whose pointers are NULL,
-     * and no program reads it before it is bound. */
+     * borrowed or copied.  For weights that move through memory: weight_create may then get one whose pointers are NULL;
+     * no program reads it before it is bound, and its values are the same whenever it is. */
     enum lt_status (*weight_rebind)(struct lt_backend *be, struct lt_device_weight *dw,
                                     const struct lt_weight *w, struct lt_error *err);
     void (*weight_destroy)(struct lt_backend *be, struct lt_device_weight *dw);

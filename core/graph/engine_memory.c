@@ -205,16 +205,27 @@ static int same_form(const struct lt_model *m, int segment, int index, const str
     return n;
 }
 
-/* Weights of the same form take turns, so that a layer brings new buffers for those that no layer before it had. */
+/* In a whole layer; none in those below the first. */
+static int all_of_form(const struct lt_model *m, int segment, const struct lt_model_tensor *form)
+{
+    return segment < 1 ? 0 : same_form(m, segment, lt_model_segment_tensors(m, segment) - 1, form);
+}
+
+/* Weights of the same form take turns, those of two layers at a time: a layer brings new buffers for what it and the one
+ * before it have more than any two neighbours below. */
 void lt_engine_device_streamed(const struct lt_engine *e, struct lt_device_plan *p)
 {
     const struct lt_model *m = e->model;
     for (int s = 1; s <= m->layers; s++)
         for (int i = 0; i < lt_model_segment_tensors(m, s); i++) {
             const struct lt_model_tensor *t = lt_model_tensor(m, s, i);
-            int need = t->streamed ? same_form(m, s, i, t) : 0, most = 0;
-            for (int k = 1; need > 0 && k < s && most < need; k++)
-                most = same_form(m, k, lt_model_segment_tensors(m, k) - 1, t);
+            if (!t->streamed)
+                continue;
+            int need = same_form(m, s, i, t) + all_of_form(m, s - 1, t), most = 0;
+            for (int k = 1; k < s && most < need; k++) {
+                int have = all_of_form(m, k, t) + all_of_form(m, k - 1, t);
+                most = have > most ? have : most;
+            }
             if (need > most)
                 p->streamed += lt_device_plan_add_weight(p, e->be, &t->weight, t->nested);
         }

@@ -185,7 +185,7 @@ enum lt_status lt_plan_add_device(struct lt_plan *plan, struct lt_backend *be, c
         lt_optimizer_device_buffers(optimizer, &p);
     lt_engine_device_streamed(engine, &p);
     lt_plan_add_buffer(plan, be, "weights, on the device", p.weights);
-    lt_plan_add_buffer(plan, be, "streamed weights, one layer", p.streamed);
+    lt_plan_add_buffer(plan, be, "streamed weights, two layers", p.streamed);
     enum lt_status status = p.failed ? lt_fail(err, LT_ERR_NOMEM, "out of memory while planning the memory")
                                      : be->ops->memory_for(be, p.sizes, p.count, &bytes, err);
     if (status == LT_OK && bytes > plan->device)
