@@ -39,8 +39,8 @@ enum lt_status lt_model_from_config(struct lt_model **model, const json_t *confi
                                     struct lt_error *err) LT_MUST_USE;
 void lt_model_destroy(struct lt_model *model);
 
-/* Marks what is to be streamed: with LT_WEIGHTS_STREAM, before the engine is created and after tensors are marked
- * trainable; nothing is marked otherwise.  What lt_model_load would quantize or convert cannot be streamed and is not.
+/* Says how every matrix will be stored (tensor->weight without its pointers), and marks what is to be streamed: with
+ * LT_WEIGHTS_STREAM, before the engine is created and after tensors are marked trainable; nothing is marked otherwise.  What lt_model_load would quantize or convert cannot be streamed and is not.
  * The checkpoint must stay open. */
 enum lt_status lt_model_stream(struct lt_model *model, const struct lt_checkpoint *ck,
                                const struct lt_load_options *opt, struct lt_error *err) LT_MUST_USE;

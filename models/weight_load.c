@@ -223,11 +223,16 @@ enum lt_status lt_model_stream(struct lt_model *model, const struct lt_checkpoin
         struct lt_model_tensor *t = &model->tensors[i];
         struct tensor_plan p;
         LT_TRY(plan_tensor(&p, t, model->layers, ck, opt, err));
-        t->streamed = t->shared < 0 && p.place == PLACE_STREAM;
-        if (!t->streamed)
+        t->streamed = p.place == PLACE_STREAM;
+        t->nested = p.double_quant || p.source.parts[LT_PART_NESTED_ABSMAX].bytes > 0;
+        if (t->shared >= 0 || t->kind == LT_TENSOR_VECTOR)
             continue;
         t->weight = p.weight;
-        t->source = p.source;
+        if (p.place != PLACE_STREAM && p.place != PLACE_BNB)
+            t->weight = (struct lt_weight){
+                .format = p.format, .rows = t->rows, .cols = t->cols, .blocksize = LT_NF4_BLOCKSIZE};
+        if (t->streamed)
+            t->source = p.source;
     }
     return LT_OK;
 }

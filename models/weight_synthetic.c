@@ -284,15 +284,21 @@ uint64_t lt_synthetic_stream(struct lt_model *model, const struct lt_synthetic_o
                              const struct lt_file_map *file)
 {
     size_t at = 0;
+    struct place p;
     for (int i = 0; i < model->tensor_count; i++) {
         struct lt_model_tensor *t = &model->tensors[i];
         t->streamed = file && t->kind == LT_TENSOR_LINEAR && !t->trainable && t->segment >= 1 &&
                       t->segment <= model->layers;
+        if (!t->streamed && find_place(&p, t, opt) && t->kind != LT_TENSOR_VECTOR)
+            t->weight = (struct lt_weight){
+                .format = p.format, .rows = t->rows, .cols = t->cols, .blocksize = LT_NF4_BLOCKSIZE};
+        t->nested = is_block_format(t->weight.format) && opt->double_quant;
         if (!t->streamed)
             continue;
         memset(&t->source, 0, sizeof t->source);
         find_parts(&t->source, t, opt);
         t->weight = describe(t, opt);
+        t->nested = t->weight.nested_code != NULL;
         for (int k = 0; k < LT_PART_COUNT; k++) {
             if (t->source.parts[k].bytes == 0)
                 continue;

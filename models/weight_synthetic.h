@@ -28,8 +28,8 @@ void lt_synthetic_weight(struct lt_weight *w, void *memory, int64_t rows, int64_
 
 /* ---- matrices of the decoder layers in a file, from which an engine streams them ---- */
 
-/* Marks them as streamed from `file`, which is borrowed and may be opened later; NULL: takes the marks away.  After
- * tensors are marked trainable (those are left out), before the engine is created.  Returns the bytes of the file. */
+/* Says how every matrix will be stored, and marks those as streamed from `file`, which is borrowed and may be opened
+ * later; NULL: takes the marks away.  After tensors are marked trainable (those are left out), before the engine is created.  Returns the bytes of the file. */
 uint64_t lt_synthetic_stream(struct lt_model *model, const struct lt_synthetic_options *opt,
                              const struct lt_file_map *file);
 /* Writes the file for the marked tensors: as lt_synthetic_fill would make them, distinct bytes for each. */

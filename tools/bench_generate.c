@@ -95,9 +95,11 @@ static enum lt_status prepare(struct run *r, struct lt_error *err)
     struct lt_generator_options options = {.context = (int32_t)(o.prompt + o.tokens),
                                            .chunk = (int32_t)o.chunk};
     r->s.model->table_positions = options.context;
+    (void)lt_synthetic_stream(r->s.model, &r->s.synthetic, NULL);
     LT_TRY(lt_generator_create(&r->generator, r->s.model, r->s.backend, &options, err));
     LT_TRY(bench_session_plan_weights(&r->s, err));
-    bench_session_plan_engine(&r->s, lt_generator_memory(r->generator));
+    bench_session_plan_engine(&r->s, lt_engine_memory(lt_generator_engine(r->generator)));
+    LT_TRY(lt_plan_add_device(&r->s.plan, r->s.backend, lt_generator_engine(r->generator), NULL, err));
     r->prompt = lt_alloc_array((size_t)o.prompt, sizeof *r->prompt);
     r->token_ends = lt_alloc_array((size_t)o.tokens, sizeof *r->token_ends);
     if (!r->prompt || !r->token_ends)

@@ -140,8 +140,6 @@ enum lt_status bench_session_plan_weights(struct bench_session *s, struct lt_err
     lt_plan_add(&s->plan, "weights, quantized", mem.quantized, true);
     lt_plan_add(&s->plan, "weights, not quantized", mem.converted, true);
     lt_plan_add(&s->plan, "norms and biases as read", mem.vectors, true);
-    if (s->backend->ops->counters)
-        lt_plan_add_buffer(&s->plan, s->backend, "weights, on the device", mem.quantized + mem.converted);
     lt_plan_add(&s->plan, "weights, read layer by layer", mem.streamed, false);
     return s->sampler ? LT_OK : lt_memory_sampler_create(&s->sampler, 0.02, err);
 }
@@ -167,8 +165,6 @@ void bench_session_plan_engine(struct bench_session *s, const struct lt_engine_m
             lt_plan_add_buffer(&s->plan, s->backend, lines[i].name, lines[i].bytes);
         else if (lines[i].bytes > 0)
             lt_plan_add(&s->plan, lines[i].name, lines[i].bytes, lines[i].counted);
-    if (s->backend->ops->counters && m->stream > 0)
-        lt_plan_add_buffer(&s->plan, s->backend, "streamed weights, one layer", m->stream / 2);
 }
 
 /* ---- measuring ---- */
@@ -222,7 +218,7 @@ void bench_print_memory(struct bench_session *s)
 {
     char a[32], b[32];
     json_t *lines = json_array();
-    double off = 100.0 * ((double)s->peak / (double)s->plan.peak - 1);
+    double off = s->peak > 0 ? 100.0 * ((double)s->peak / (double)s->plan.peak - 1) : 0;
     printf("\nMemory\n");
     for (int i = 0; i < s->plan.count; i++) {
         const struct lt_plan_line *l = &s->plan.lines[i];
@@ -235,12 +231,16 @@ void bench_print_memory(struct bench_session *s)
         json_array_append_new(lines, json_pack("{s:s, s:I, s:b}", "name", l->name, "bytes",
                                                (json_int_t)l->bytes, "counted", l->counted));
     }
+    if (s->plan.device > 0)
+        printf("  %-34s %12s\n", "planned device memory", cli_bytes(a, sizeof a, s->plan.device));
+    if (s->plan.device_available > 0)
+        printf("  %-34s %12s\n", "the device can give", cli_bytes(a, sizeof a, s->plan.device_available));
     printf("  %-34s %12s\n", "planned peak", cli_bytes(a, sizeof a, s->plan.peak));
     if (s->peak > 0)
         printf("  %-34s %12s  (%+.2f %%)\n", "measured peak", cli_bytes(b, sizeof b, s->peak), off);
-    bench_session_add(s, json_pack("{s:{s:o, s:I, s:I, s:f}}", "memory", "lines", lines, "planned_peak",
-                                   (json_int_t)s->plan.peak, "measured_peak", (json_int_t)s->peak,
-                                   "difference_percent", off));
+    bench_session_add(s, json_pack("{s:{s:o, s:I, s:I, s:I, s:f}}", "memory", "lines", lines, "planned_peak",
+                                   (json_int_t)s->plan.peak, "planned_device", (json_int_t)s->plan.device,
+                                   "measured_peak", (json_int_t)s->peak, "difference_percent", off));
 }
 
 void bench_print_device(struct bench_session *s, int64_t count, const char *unit)

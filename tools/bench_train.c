@@ -211,7 +211,7 @@ static enum lt_status create(struct run *r, struct lt_error *err)
     return r->trains ? create_optimizer(r, err) : LT_OK;
 }
 
-static void plan_lines(struct run *r)
+static enum lt_status plan_lines(struct run *r, struct lt_error *err)
 {
     bench_session_plan_engine(&r->s, lt_engine_memory(r->engine));
     if (r->optimizer) {
@@ -221,6 +221,7 @@ static void plan_lines(struct run *r)
         lt_plan_add_buffer(&r->s.plan, r->s.backend, "optimizer workspace",
                            lt_optimizer_workspace_bytes(r->optimizer));
     }
+    return lt_plan_add_device(&r->s.plan, r->s.backend, r->engine, r->optimizer, err);
 }
 
 /* Sequences of random tokens with random labels: what they say does not matter to the time. */
@@ -272,7 +273,7 @@ static enum lt_status plan_memory(void *user, const struct train_memory *m, stru
                         m->weights == LT_WEIGHTS_STREAM ? &r->weights.map : NULL);
     LT_TRY(create(r, err));
     LT_TRY(bench_session_plan_weights(&r->s, err));
-    plan_lines(r);
+    LT_TRY(plan_lines(r, err));
     *plan = r->s.plan;
     *mapped = 0;
     return LT_OK;
@@ -378,17 +379,21 @@ static enum lt_status step(struct run *r, int64_t number, struct lt_error *err)
         .loss_scale = (float)(1.0 / targets), .seed = (uint64_t)o.common.seed, .step = (uint32_t)number};
     const struct lt_micro_batches batches = {
         .count = (int32_t)o.accumulation, .get = same_tokens, .user = &r->batch};
-    LT_TRY(r->trains ? lt_engine_train(r->engine, &batches, &params, &r->loss, err)
-                     : forward_only(r, &tokens, &r->loss, err));
+    if (!r->trains) {
+        LT_TRY(forward_only(r, &tokens, &r->loss, err));
+    } else {
+        LT_TRY(lt_engine_train(r->engine, &batches, &params, err));
+        LT_TRY(lt_optimizer_step(r->optimizer, lt_engine_params(r->engine), lt_engine_grads(r->engine),
+                                 number + 1, 1e-4, err));
+        LT_TRY(lt_engine_zero_grads(r->engine, err));
+        LT_TRY(lt_engine_loss(r->engine, &r->loss, err));
+        LT_TRY(lt_optimizer_norm(r->optimizer, &r->grad_norm, err));
+    }
     r->loss /= targets;
     if (!isfinite(r->loss))
         return lt_fail(err, LT_ERR_NUMERIC, "the loss of step %lld is not a finite number",
                        (long long)number + 1);
-    if (!r->trains)
-        return LT_OK;
-    LT_TRY(lt_optimizer_step(r->optimizer, lt_engine_params(r->engine), lt_engine_grads(r->engine),
-                             number + 1, 1e-4, &r->grad_norm, err));
-    return lt_engine_zero_grads(r->engine, err);
+    return LT_OK;
 }
 
 /* Other work on the machine slows the steps and OpenBLAS alike when the two take turns. */
@@ -518,7 +523,7 @@ static enum lt_status measure(struct run *r, struct lt_error *err)
     print_configuration(r);
     if (o.plan) {
         bench_print_memory(&r->s);
-        return LT_OK;
+        return bench_session_save(&r->s, err);
     }
     LT_TRY(start(r, err));
     LT_TRY(run_steps(r, err));

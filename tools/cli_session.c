@@ -217,9 +217,6 @@ enum lt_status cli_session_plan(struct cli_session *s, struct lt_plan *plan, str
     lt_plan_add(plan, "norms and biases as read", mem.vectors, true);
     lt_plan_add(plan, "weights, mapped from the file (read-only)", mem.mapped, false);
     lt_plan_add(plan, "weights, read layer by layer", mem.streamed, false);
-    if (s->backend->ops->counters)
-        lt_plan_add_buffer(plan, s->backend, "weights, on the device",
-                           mem.quantized + mem.converted + mem.mapped);
     return LT_OK;
 }
 
@@ -314,4 +311,6 @@ void cli_print_plan(const struct lt_plan *plan)
     printf("  %-44s %10s\n", "peak", cli_bytes(a, sizeof a, plan->peak));
     if (plan->device > 0)
         printf("  %-44s %10s\n", "device memory", cli_bytes(a, sizeof a, plan->device));
+    if (plan->device_available > 0)
+        printf("  %-44s %10s\n", "the device can give", cli_bytes(a, sizeof a, plan->device_available));
 }

@@ -204,8 +204,7 @@ static enum lt_status plan_memory(void *user, const struct train_memory *m, stru
     *mapped = 0;
     for (int i = 0; i < plan->count; i++)
         *mapped += plan->lines[i].counted ? 0 : plan->lines[i].bytes;
-    lt_trainer_plan(r->trainer, plan);
-    return LT_OK;
+    return lt_trainer_plan(r->trainer, plan, err);
 }
 
 static enum lt_status fit_into_memory(struct run *r, struct lt_error *err)

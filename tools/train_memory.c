@@ -35,7 +35,8 @@ enum lt_status train_memory_size(uint64_t *bytes, const char *text, struct lt_er
     return LT_OK;
 }
 
-/* From the fastest to the smallest.  Without --memory-limit only the steps that keep all else as it is are tried. */
+/* From the fastest to the smallest.  Without --memory-limit only the steps that keep all else as it is are tried, and
+ * recomputation where a device has too little memory for them. */
 static const struct train_memory ladder[] = {
     {.weights = LT_WEIGHTS_RESIDENT},
     {.weights = LT_WEIGHTS_MMAP},
@@ -48,6 +49,7 @@ static const struct train_memory ladder[] = {
      .recompute = LT_RECOMPUTE_FULL,
      .boundaries_in_file = true},
     {.weights = LT_WEIGHTS_STREAM},
+    {.weights = LT_WEIGHTS_STREAM, .recompute = LT_RECOMPUTE_FULL},
     {.weights = LT_WEIGHTS_STREAM, .recompute = LT_RECOMPUTE_FULL, .boundaries_in_file = true},
     {.weights = LT_WEIGHTS_MMAP, .recompute = LT_RECOMPUTE_FULL, .boundaries_in_file = true},
     {.weights = LT_WEIGHTS_MMAP,
@@ -67,6 +69,7 @@ struct search {
     struct train_memory *choice;
     struct lt_plan *plan;
     bool planned, fits;
+    bool on_device, device_short; /* of the last plan; of one of the plans */
 };
 
 static bool same(const struct train_memory *a, const struct train_memory *b)
@@ -103,8 +106,16 @@ static bool is_tried(const struct search *s, const struct train_memory *step)
     bool wanted = strcmp(s->c->options.weights, "auto") == 0
                       ? possible
                       : streams == (strcmp(s->c->options.weights, "stream") == 0);
-    return wanted &&
-           (s->explicit_limit || !(step->recompute == LT_RECOMPUTE_FULL || step->boundaries_in_file));
+    if (step->boundaries_in_file && s->on_device) /* it keeps them in its own memory */
+        return false;
+    return wanted && (s->explicit_limit || (s->device_short && !step->boundaries_in_file) ||
+                      !(step->recompute == LT_RECOMPUTE_FULL || step->boundaries_in_file));
+}
+
+/* Does the device tell that it has less than the plan wants? */
+static bool is_device_short(const struct lt_plan *plan)
+{
+    return plan->device_available > 0 && plan->device > plan->device_available;
 }
 
 static enum lt_status try_step(struct search *s, const struct train_memory *step, struct lt_error *err)
@@ -117,7 +128,9 @@ static enum lt_status try_step(struct search *s, const struct train_memory *step
     *s->choice = m;
     s->planned = true;
     LT_TRY(s->c->plan(s->c->user, &m, s->plan, &mapped, err));
-    s->fits = s->plan->peak <= s->limit;
+    s->on_device = s->plan->device > 0;
+    s->device_short = s->device_short || is_device_short(s->plan);
+    s->fits = s->plan->peak <= s->limit && !is_device_short(s->plan);
     /* Mapped weights that do not stay in the page cache are read page by page in every step: streaming is better. */
     if (m.weights == LT_WEIGHTS_MMAP && s->c->streamable && strcmp(s->c->options.weights, "auto") == 0)
         s->fits = s->fits && s->plan->peak + mapped <= s->available;
@@ -139,6 +152,13 @@ static enum lt_status does_not_fit(const struct search *s, struct lt_error *err)
     char peak[24], limit[24], line[24];
     uint64_t bytes;
     const char *name = largest_line(s->plan, &bytes);
+    if (is_device_short(s->plan)) {
+        lt_log(LT_LOG_WARNING, "the plan needs %s on the device, which can give %s; %s",
+               cli_bytes(peak, sizeof peak, s->plan->device),
+               cli_bytes(limit, sizeof limit, s->plan->device_available), s->c->advice);
+        if (s->plan->peak <= s->limit)
+            return LT_OK;
+    }
     cli_bytes(peak, sizeof peak, s->plan->peak);
     cli_bytes(limit, sizeof limit, s->limit);
     cli_bytes(line, sizeof line, bytes);

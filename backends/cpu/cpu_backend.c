@@ -136,6 +136,13 @@ static enum lt_status cpu_buffer_read(struct lt_backend *be, struct lt_buffer *b
     return LT_OK;
 }
 
+static enum lt_status cpu_finish(struct lt_backend *be, struct lt_error *err)
+{
+    (void)be;
+    (void)err;
+    return LT_OK;
+}
+
 static enum lt_status cpu_buffer_zero(struct lt_backend *be, struct lt_buffer *b, size_t offset, size_t n,
                                       struct lt_error *err)
 {
@@ -372,6 +379,8 @@ static const struct lt_backend_ops cpu_ops = {
     .buffer_destroy = cpu_buffer_destroy,
     .buffer_write = cpu_buffer_write,
     .buffer_read = cpu_buffer_read,
+    .buffer_read_later = cpu_buffer_read,
+    .finish = cpu_finish,
     .buffer_zero = cpu_buffer_zero,
     .buffer_host = cpu_buffer_host,
     .weight_create = cpu_weight_create,

@@ -1,4 +1,5 @@
 /* Gradient norm and optimizer updates: the split of the flat buffers over threads. */
+#include <math.h>
 #include <omp.h>
 
 #include "backends/cpu/cpu_ops.h"
@@ -27,30 +28,33 @@ void lt_cpu_op_grad_norm(const struct lt_cpu_call *c)
     *(float *)c->out[0] = (float)__builtin_sqrt(sum);
 }
 
-/* in[1] is the norm of all gradients. */
-static struct lt_optimizer_args optimizer_args(const struct lt_cpu_call *c)
+/* in[1] is the norm of all gradients; false: it is not finite, and the step is not taken. */
+static bool optimizer_args(const struct lt_cpu_call *c, struct lt_optimizer_args *args)
 {
     const struct lt_step_params *s = c->params;
-    struct lt_optimizer_args args = {.lr = s->lr,
-                                     .beta1 = s->beta1,
-                                     .beta2 = s->beta2,
-                                     .eps = s->eps,
-                                     .weight_decay = c->node->attr.decay ? s->weight_decay : 0.0,
-                                     .bias_correction1 = s->bias_correction1,
-                                     .sqrt_bias_correction2 = s->sqrt_bias_correction2,
-                                     .clip = 1.0f};
+    float norm = *(const float *)c->in[1];
+    *args = (struct lt_optimizer_args){.lr = s->lr,
+                                       .beta1 = s->beta1,
+                                       .beta2 = s->beta2,
+                                       .eps = s->eps,
+                                       .weight_decay = c->node->attr.decay ? s->weight_decay : 0.0,
+                                       .bias_correction1 = s->bias_correction1,
+                                       .sqrt_bias_correction2 = s->sqrt_bias_correction2,
+                                       .clip = 1.0f};
     if (s->max_grad_norm > 0) {
-        float clip = s->max_grad_norm / (*(const float *)c->in[1] + 1e-6f);
-        args.clip = clip < 1.0f ? clip : 1.0f;
+        float clip = s->max_grad_norm / (norm + 1e-6f);
+        args->clip = clip < 1.0f ? clip : 1.0f;
     }
-    return args;
+    return isfinite(norm);
 }
 
 void lt_cpu_op_adamw(const struct lt_cpu_call *c)
 {
-    const struct lt_optimizer_args args = optimizer_args(c);
+    struct lt_optimizer_args args;
     const float *g = c->in[0];
     float *p = c->out[0], *m = c->out[1], *v = c->out[2];
+    if (!optimizer_args(c, &args))
+        return;
 #pragma omp parallel num_threads(c->cpu->threads)
     {
         int64_t b, e;
@@ -61,10 +65,12 @@ void lt_cpu_op_adamw(const struct lt_cpu_call *c)
 
 void lt_cpu_op_adamw8(const struct lt_cpu_call *c)
 {
-    const struct lt_optimizer_args args = optimizer_args(c);
+    struct lt_optimizer_args args;
     const float *g = c->in[0];
     float *p = c->out[0], *m_absmax = c->out[2], *v_absmax = c->out[4];
     uint8_t *m_codes = c->out[1], *v_codes = c->out[3];
+    if (!optimizer_args(c, &args))
+        return;
 #pragma omp parallel num_threads(c->cpu->threads)
     {
         int64_t b, e;
@@ -78,9 +84,11 @@ void lt_cpu_op_adamw8(const struct lt_cpu_call *c)
 
 void lt_cpu_op_sgd(const struct lt_cpu_call *c)
 {
-    const struct lt_optimizer_args args = optimizer_args(c);
+    struct lt_optimizer_args args;
     const float *g = c->in[0];
     float *p = c->out[0];
+    if (!optimizer_args(c, &args))
+        return;
 #pragma omp parallel num_threads(c->cpu->threads)
     {
         int64_t b, e;
@@ -91,9 +99,11 @@ void lt_cpu_op_sgd(const struct lt_cpu_call *c)
 
 void lt_cpu_op_lion(const struct lt_cpu_call *c)
 {
-    const struct lt_optimizer_args args = optimizer_args(c);
+    struct lt_optimizer_args args;
     const float *g = c->in[0];
     float *p = c->out[0], *m = c->out[1];
+    if (!optimizer_args(c, &args))
+        return;
 #pragma omp parallel num_threads(c->cpu->threads)
     {
         int64_t b, e;

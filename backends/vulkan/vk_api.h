@@ -20,6 +20,7 @@
     X(CreateBuffer) X(DestroyBuffer) X(GetBufferMemoryRequirements) X(BindBufferMemory) \
     X(AllocateMemory) X(FreeMemory) X(MapMemory) X(UnmapMemory) \
     X(CreateFence) X(DestroyFence) X(ResetFences) X(WaitForFences) X(GetFenceStatus) \
+    X(CreateSemaphore) X(DestroySemaphore) \
     X(CreateCommandPool) X(DestroyCommandPool) X(ResetCommandPool) \
     X(AllocateCommandBuffers) X(FreeCommandBuffers) X(BeginCommandBuffer) X(EndCommandBuffer) \
     X(CreateShaderModule) X(DestroyShaderModule) X(CreateDescriptorSetLayout) X(DestroyDescriptorSetLayout) \

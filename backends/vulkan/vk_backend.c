@@ -81,10 +81,22 @@ static enum lt_status buffer_write(struct lt_backend *be, struct lt_buffer *buf,
     return lt_vk_queue_write(&lt_vk_of(be)->queue, buf, offset, src, n, err);
 }
 
+static enum lt_status buffer_read_later(struct lt_backend *be, struct lt_buffer *buf, size_t offset,
+                                        void *dst, size_t n, struct lt_error *err)
+{
+    return lt_vk_queue_read(&lt_vk_of(be)->queue, buf, offset, dst, n, err);
+}
+
+static enum lt_status finish(struct lt_backend *be, struct lt_error *err)
+{
+    return lt_vk_queue_wait(&lt_vk_of(be)->queue, err);
+}
+
 static enum lt_status buffer_read(struct lt_backend *be, struct lt_buffer *buf, size_t offset, void *dst,
                                   size_t n, struct lt_error *err)
 {
-    return lt_vk_queue_read(&lt_vk_of(be)->queue, buf, offset, dst, n, err);
+    LT_TRY(buffer_read_later(be, buf, offset, dst, n, err));
+    return finish(be, err);
 }
 
 static enum lt_status buffer_zero(struct lt_backend *be, struct lt_buffer *buf, size_t offset, size_t n,
@@ -127,14 +139,28 @@ static void counters(struct lt_backend *be, struct lt_device_counters *out)
 {
     const struct lt_vk *vk = lt_vk_of(be);
     const struct lt_vk_counters *c = &vk->queue.counters;
-    *out = (struct lt_device_counters){.submissions = c->submissions,
+    *out = (struct lt_device_counters){.submissions = c->submissions + vk->queue.upload.submissions,
                                        .dispatches = c->dispatches,
                                        .waits = c->waits,
-                                       .bytes_up = c->bytes_up,
+                                       .bytes_up = c->bytes_up + vk->queue.upload.bytes,
                                        .bytes_down = c->bytes_down,
                                        .allocated = vk->memory.allocated,
                                        .peak = vk->memory.peak,
                                        .available = lt_vk_device_available(&vk->device)};
+}
+
+static enum lt_status memory_for(struct lt_backend *be, const size_t *sizes, size_t n, uint64_t *bytes,
+                                 struct lt_error *err)
+{
+    (void)be;
+    size_t *all = lt_alloc_array(n + 1, sizeof *all);
+    if (!all)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory while planning the device's memory");
+    all[0] = sizeof(struct lt_vk_step);
+    memcpy(all + 1, sizes, n * sizeof *all);
+    enum lt_status status = lt_vk_memory_for(all, n + 1, bytes, err);
+    lt_free(all);
+    return status;
 }
 
 static const struct lt_backend_ops vulkan_ops = {
@@ -143,6 +169,8 @@ static const struct lt_backend_ops vulkan_ops = {
     .buffer_destroy = buffer_destroy,
     .buffer_write = buffer_write,
     .buffer_read = buffer_read,
+    .buffer_read_later = buffer_read_later,
+    .finish = finish,
     .buffer_zero = buffer_zero,
     .buffer_host = buffer_host,
     .weight_create = lt_vk_weight_create,
@@ -155,6 +183,8 @@ static const struct lt_backend_ops vulkan_ops = {
     .workspace_bytes = lt_vk_workspace_bytes,
     .run = lt_vk_run,
     .counters = counters,
+    .weight_sizes = lt_vk_weight_sizes,
+    .memory_for = memory_for,
 };
 
 static enum lt_status open_parts(struct lt_vk *vk, int index, struct lt_error *err)

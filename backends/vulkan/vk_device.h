@@ -39,6 +39,10 @@ struct lt_vk_device {
     VkDevice device;
     VkQueue queue;
     uint32_t queue_family;
+    /* Of a family that only copies, beside the compute queue; NULL where there is none or LT_VK_NO_TRANSFER_QUEUE=1.
+     * Buffers are then shared by both families. */
+    VkQueue transfer;
+    uint32_t transfer_family;
     VkPhysicalDeviceMemoryProperties memory;
     struct lt_vk_device_info info;
     bool debug;              /* LT_VK_DEBUG: one submission an op, waited for */

@@ -8,8 +8,8 @@
 struct lt_vk_weight_slot {
     struct lt_buffer *data, *meta; /* meta NULL: none */
     struct lt_device_weight *holder;
-    uint64_t bound; /* runs at that time */
-    uint64_t order; /* when it was bound */
+    uint64_t turn;  /* of the last binding */
+    uint64_t order; /* of the last binding among all */
 };
 
 struct lt_vk {
@@ -24,6 +24,10 @@ struct lt_vk {
     struct lt_vk_weight_slot *slots;
     size_t slot_count, slot_cap;
     uint64_t runs, binds; /* so far */
+    /* Streamed weights are bound in turns: those that no program ran between.  A turn's programs read its buffers and no
+     * others, so that those of the turn before the last are free when the programs before the last turn are done. */
+    uint64_t turn, turn_runs; /* the last turn; runs when it began */
+    uint64_t before[2]; /* the last submissions before the last turn began, and before the one before it */
 };
 
 static inline struct lt_vk *lt_vk_of(struct lt_backend *be)
@@ -40,13 +44,15 @@ enum lt_status lt_vk_run(struct lt_backend *be, const struct lt_compiled *c, con
                          struct lt_error *err) LT_MUST_USE;
 
 /* vk_weight.c */
+void lt_vk_weight_sizes(struct lt_backend *be, const struct lt_weight *shape, bool nested, size_t sizes[2]);
 enum lt_status lt_vk_weight_create(struct lt_backend *be, const struct lt_weight *w,
                                    struct lt_device_weight **out, struct lt_error *err) LT_MUST_USE;
 enum lt_status lt_vk_weight_view(struct lt_backend *be, const struct lt_weight *shape, struct lt_buffer *buf,
                                  size_t offset, struct lt_device_weight **out, struct lt_error *err)
     LT_MUST_USE;
-/* A weight made without pointers has no memory of its own: it takes over the buffers of an equal one that was bound
- * before the last program ran, so that streaming needs the memory of one layer. */
+/* A weight made without pointers has no memory of its own: it takes over the buffers of an equal one that was bound in
+ * the turn before the last or earlier, so that streaming needs the memory of two layers: one is uploaded while the programs of
+ * the other run.  What a weight still has of an earlier binding is not uploaded again. */
 enum lt_status lt_vk_weight_rebind(struct lt_backend *be, struct lt_device_weight *d,
                                    const struct lt_weight *w, struct lt_error *err) LT_MUST_USE;
 void lt_vk_weight_slots_destroy(struct lt_vk *vk);

@@ -6,7 +6,7 @@
 #include "core/base/checked.h"
 
 enum {
-    SMALLEST_BLOCK = 256 << 10,
+    SMALLEST_BLOCK = 64 << 10,
     LARGEST_BLOCK = 16 << 20,
     BUFFER_ALIGN = 256, /* sizes and places in a block; covers every offset alignment that is usable */
     MAX_PIECES = 4096   /* buffers in one block */
@@ -121,12 +121,18 @@ static void block_remove(struct lt_vk_memory *m, struct lt_vk_block *b, const st
 }
 
 /* Blocks grow with what is held, so that their empty ends stay below a thirtieth of it. */
-static VkDeviceSize block_size(const struct lt_vk_memory *m)
+static VkDeviceSize block_size(uint64_t allocated)
 {
     VkDeviceSize size = SMALLEST_BLOCK;
-    while (size < LARGEST_BLOCK && size < m->allocated / 64)
+    while (size < LARGEST_BLOCK && size < allocated / 64)
         size *= 2;
     return size;
+}
+
+/* A buffer that is not small beside such a block gets one of its own size. */
+static bool has_own_block(VkDeviceSize bytes, VkDeviceSize block)
+{
+    return bytes >= block / 4;
 }
 
 static enum lt_status find_place(struct lt_vk_memory *m, struct lt_buffer *buffer,
@@ -144,8 +150,8 @@ static enum lt_status find_place(struct lt_vk_memory *m, struct lt_buffer *buffe
         if (b->shared && b->type == type && block_place(b, buffer, bytes))
             return LT_OK;
     struct lt_vk_block *b;
-    VkDeviceSize block = block_size(m);
-    bool own = bytes >= block / 4;
+    VkDeviceSize block = block_size(m->allocated);
+    bool own = has_own_block(bytes, block);
     LT_TRY(block_create(m, own ? bytes : block, type, &b, err));
     b->shared = !own;
     if (block_place(b, buffer, bytes))
@@ -159,8 +165,14 @@ static enum lt_status find_place(struct lt_vk_memory *m, struct lt_buffer *buffe
 static enum lt_status make_handle(struct lt_vk_device *d, size_t bytes, VkBuffer *handle,
                                   VkMemoryRequirements *need, struct lt_error *err)
 {
-    const VkBufferCreateInfo info = {
-        .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO, .size = bytes, .usage = usage};
+    const uint32_t families[] = {d->queue_family, d->transfer_family};
+    const VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                                     .size = bytes,
+                                     .usage = usage,
+                                     .sharingMode = d->transfer ? VK_SHARING_MODE_CONCURRENT
+                                                                : VK_SHARING_MODE_EXCLUSIVE,
+                                     .queueFamilyIndexCount = d->transfer ? 2 : 0,
+                                     .pQueueFamilyIndices = families};
     LT_TRY(lt_vk_check(d->api.CreateBuffer(d->device, &info, NULL, handle), "creating a buffer", err));
     d->api.GetBufferMemoryRequirements(d->device, *handle, need);
     return LT_OK;
@@ -205,6 +217,50 @@ void lt_vk_buffer_destroy(struct lt_vk_memory *m, struct lt_buffer *b)
         block_remove(m, b->block, b);
     }
     lt_free(b);
+}
+
+/* ---- planning ---- */
+
+/* A shared block that will be made: nothing leaves it, so that its gap is its end. */
+struct planned_block {
+    VkDeviceSize left;
+    size_t count;
+};
+
+/* The newest block with room, as find_place() goes through them. */
+static bool plan_place(struct planned_block *blocks, size_t count, VkDeviceSize bytes)
+{
+    for (size_t i = count; i-- > 0;)
+        if (blocks[i].left >= bytes && blocks[i].count < MAX_PIECES) {
+            blocks[i].left -= bytes;
+            blocks[i].count++;
+            return true;
+        }
+    return false;
+}
+
+enum lt_status lt_vk_memory_for(const size_t *sizes, size_t n, uint64_t *allocated, struct lt_error *err)
+{
+    struct planned_block *blocks = NULL;
+    size_t count = 0, cap = 0;
+    *allocated = LT_VK_STAGING;
+    for (size_t i = 0; i < n; i++) {
+        VkDeviceSize bytes = lt_align_up(sizes[i], BUFFER_ALIGN), block = block_size(*allocated);
+        if (plan_place(blocks, count, bytes))
+            continue;
+        if (has_own_block(bytes, block)) {
+            *allocated += bytes;
+            continue;
+        }
+        if (!lt_reserve((void **)&blocks, &cap, count, sizeof *blocks)) {
+            lt_free(blocks);
+            return lt_fail(err, LT_ERR_NOMEM, "out of memory while planning the device's memory");
+        }
+        blocks[count++] = (struct planned_block){.left = block - bytes, .count = 1};
+        *allocated += block;
+    }
+    lt_free(blocks);
+    return LT_OK;
 }
 
 /* ---- staging ---- */

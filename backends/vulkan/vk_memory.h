@@ -25,7 +25,7 @@ struct lt_vk_memory {
     unsigned char *host; /* the staging buffer's memory */
 };
 
-enum { LT_VK_STAGING = 4 << 20 };
+enum { LT_VK_STAGING = 4 << 20 }; /* one half for the queue, one for uploads beside it */
 
 enum lt_status lt_vk_memory_open(struct lt_vk_memory *m, struct lt_vk_device *d, struct lt_error *err)
     LT_MUST_USE;
@@ -33,6 +33,9 @@ void lt_vk_memory_close(struct lt_vk_memory *m); /* a zeroed one is accepted */
 /* Contents are undefined.  LT_ERR_NOMEM names the sizes. */
 enum lt_status lt_vk_buffer_create(struct lt_vk_memory *m, size_t size, struct lt_buffer **out,
                                    struct lt_error *err) LT_MUST_USE;
+/* What `allocated` would be after the staging buffer and n buffers of these sizes in this order. */
+enum lt_status lt_vk_memory_for(const size_t *sizes, size_t n, uint64_t *bytes, struct lt_error *err)
+    LT_MUST_USE;
 void lt_vk_buffer_destroy(struct lt_vk_memory *m, struct lt_buffer *b); /* NULL is accepted */
 
 #endif

@@ -6,10 +6,18 @@
 
 enum { CODES = 16, NESTED_CODES = 256, NESTED_BLOCK = 256 }; /* words, words, scales */
 
+/* Streamed weights go up beside the computation. */
+static enum lt_status write(struct lt_vk *vk, const struct lt_device_weight *w, struct lt_buffer *b,
+                            size_t offset, const void *src, size_t bytes, struct lt_error *err)
+{
+    return w->streamed ? lt_vk_upload_write(&vk->queue.upload, b, offset, src, bytes, err)
+                       : lt_vk_queue_write(&vk->queue, b, offset, src, bytes, err);
+}
+
 static enum lt_status put(struct lt_vk *vk, const struct lt_device_weight *w, uint32_t word, const void *src,
                           size_t bytes, struct lt_error *err)
 {
-    return lt_vk_queue_write(&vk->queue, w->meta.buffer, (size_t)word * 4, src, bytes, err);
+    return write(vk, w, w->meta.buffer, (size_t)word * 4, src, bytes, err);
 }
 
 static size_t scale_count(const struct lt_device_weight *d)
@@ -48,7 +56,7 @@ static enum lt_status upload_scales(struct lt_vk *vk, const struct lt_device_wei
 static enum lt_status upload(struct lt_vk *vk, const struct lt_device_weight *d, const struct lt_weight *w,
                              struct lt_error *err)
 {
-    LT_TRY(lt_vk_queue_write(&vk->queue, d->data.buffer, 0, w->data, d->data.size, err));
+    LT_TRY(write(vk, d, d->data.buffer, 0, w->data, d->data.size, err));
     return d->meta.size > 0 ? upload_scales(vk, d, w, err) : LT_OK;
 }
 
@@ -70,6 +78,19 @@ static struct lt_device_weight *new_weight(const struct lt_weight *w)
                                        .cols = w->cols,
                                        .blocksize = w->blocksize};
     return d;
+}
+
+void lt_vk_weight_sizes(struct lt_backend *be, const struct lt_weight *shape, bool nested, size_t sizes[2])
+{
+    struct lt_device_weight d = {.format = shape->format,
+                                 .nested = nested,
+                                 .rows = shape->rows,
+                                 .cols = shape->cols,
+                                 .blocksize = shape->blocksize};
+    (void)be;
+    lay_out(&d);
+    sizes[0] = d.data.size;
+    sizes[1] = d.meta.size;
 }
 
 enum lt_status lt_vk_weight_create(struct lt_backend *be, const struct lt_weight *w,
@@ -122,14 +143,28 @@ static struct lt_vk_weight_slot *slot_of(struct lt_vk *vk, const struct lt_devic
     return NULL;
 }
 
-/* The slot of that size that was bound first, of those that no program to come will read as it is. */
+/* A program that ran since the last binding begins another turn; what was asked for up to now is submitted. */
+static enum lt_status begin_turn(struct lt_vk *vk, struct lt_error *err)
+{
+    uint64_t number;
+    if (vk->turn > 0 && vk->runs == vk->turn_runs)
+        return LT_OK;
+    LT_TRY(lt_vk_queue_submit(&vk->queue, &number, err));
+    vk->turn++;
+    vk->turn_runs = vk->runs;
+    vk->before[1] = vk->before[0];
+    vk->before[0] = number;
+    return LT_OK;
+}
+
+/* The slot of that size that was bound first, of those that neither this turn nor the last one uses. */
 static struct lt_vk_weight_slot *idle_slot(struct lt_vk *vk, const struct lt_device_weight *d)
 {
     struct lt_vk_weight_slot *found = NULL;
     for (size_t i = 0; i < vk->slot_count; i++) {
         struct lt_vk_weight_slot *s = &vk->slots[i];
         bool fits = s->data->size == d->data.size && (s->meta ? s->meta->size : 0) == d->meta.size;
-        if (fits && (!s->holder || s->bound < vk->runs) && (!found || s->order < found->order))
+        if (fits && s->turn + 1 < vk->turn && (!found || s->order < found->order))
             found = s;
     }
     return found;
@@ -144,10 +179,10 @@ static void leave(struct lt_vk_weight_slot *s)
 
 static enum lt_status take_slot(struct lt_vk *vk, struct lt_device_weight *d, struct lt_error *err)
 {
-    struct lt_vk_weight_slot *s = slot_of(vk, d);
-    if (!s)
-        s = idle_slot(vk, d);
-    if (!s) {
+    struct lt_vk_weight_slot *s = idle_slot(vk, d);
+    if (s) {
+        LT_TRY(lt_vk_queue_wait_for(&vk->queue, vk->before[1], err)); /* nothing reads it any more */
+    } else {
         if (!lt_reserve((void **)&vk->slots, &vk->slot_cap, vk->slot_count, sizeof *vk->slots))
             return lt_fail(err, LT_ERR_NOMEM, "out of memory while streaming a weight");
         s = &vk->slots[vk->slot_count];
@@ -161,7 +196,7 @@ static enum lt_status take_slot(struct lt_vk *vk, struct lt_device_weight *d, st
     }
     leave(s);
     s->holder = d;
-    s->bound = vk->runs;
+    s->turn = vk->turn;
     s->order = ++vk->binds;
     d->data.buffer = s->data;
     d->meta.buffer = s->meta;
@@ -172,13 +207,23 @@ enum lt_status lt_vk_weight_rebind(struct lt_backend *be, struct lt_device_weigh
                                    const struct lt_weight *w, struct lt_error *err)
 {
     struct lt_vk *vk = lt_vk_of(be);
-    if (d->streamed) { /* what was made without pointers did not know all */
-        d->nested = w->absmax_codes != NULL;
-        d->blocksize = w->blocksize;
-        lay_out(d);
-        LT_TRY(take_slot(vk, d, err));
+    if (!d->streamed)
+        return upload(vk, d, w, err);
+    LT_TRY(begin_turn(vk, err));
+    struct lt_vk_weight_slot *held = slot_of(vk, d);
+    if (held) {
+        held->turn = vk->turn;
+        held->order = ++vk->binds;
+        return LT_OK;
     }
-    return upload(vk, d, w, err);
+    d->nested = w->absmax_codes != NULL; /* what was made without pointers did not know all */
+    d->blocksize = w->blocksize;
+    lay_out(d);
+    LT_TRY(take_slot(vk, d, err));
+    enum lt_status status = upload(vk, d, w, err);
+    if (status != LT_OK)
+        leave(slot_of(vk, d));
+    return status;
 }
 
 void lt_vk_weight_slots_destroy(struct lt_vk *vk)

@@ -44,7 +44,8 @@ struct lt_run {
     struct lt_step_params params;
 };
 
-/* What a device with memory of its own has done since the backend was made, and what it holds. */
+/* What a device with memory of its own has done since the backend was made, and what it holds.  `waits`: the host had
+ * to wait for results; that it may only be so many submissions ahead of the device is not counted. */
 struct lt_device_counters {
     uint64_t submissions, dispatches, waits, bytes_up, bytes_down;
     uint64_t allocated, peak; /* bytes of device memory: now, and at most */
@@ -66,6 +67,12 @@ struct lt_backend_ops {
                                    const void *src, size_t n, struct lt_error *err);
     enum lt_status (*buffer_read)(struct lt_backend *be, struct lt_buffer *buf, size_t offset, void *dst,
                                   size_t n, struct lt_error *err);
+    /* The same without waiting: what the buffer holds now, after all that was asked before, is in dst when `finish`
+     * has returned.  dst must stay until then, also after a failure. */
+    enum lt_status (*buffer_read_later)(struct lt_backend *be, struct lt_buffer *buf, size_t offset,
+                                        void *dst, size_t n, struct lt_error *err);
+    /* Waits until all that was asked for is done. */
+    enum lt_status (*finish)(struct lt_backend *be, struct lt_error *err);
     enum lt_status (*buffer_zero)(struct lt_backend *be, struct lt_buffer *buf, size_t offset, size_t n,
                                   struct lt_error *err);
     /* The buffer's memory when the host can address it, else NULL. */
@@ -78,8 +85,8 @@ struct lt_backend_ops {
     enum lt_status (*weight_view)(struct lt_backend *be, const struct lt_weight *shape, struct lt_buffer *buf,
                                   size_t offset, struct lt_device_weight **dw, struct lt_error *err);
     /* From now on dw has the values of w, which has the same format and shape; as in weight_create w's pointers are
-     * borrowed or copied.  For weights that move through memory: weight_create may then get one whose pointers are NULL,
-     * and no program reads it before it is bound. */
+     * borrowed or copied.  For weights that move through memory: weight_create may then get one whose pointers are NULL;
+     * no program reads it before it is bound, and its values are the same whenever it is. */
     enum lt_status (*weight_rebind)(struct lt_backend *be, struct lt_device_weight *dw,
                                     const struct lt_weight *w, struct lt_error *err);
     void (*weight_destroy)(struct lt_backend *be, struct lt_device_weight *dw);
@@ -92,8 +99,15 @@ struct lt_backend_ops {
                               const struct lt_compiled *c); /* run->workspace must hold this much */
     enum lt_status (*run)(struct lt_backend *be, const struct lt_compiled *c, const struct lt_run *run,
                           struct lt_error *err);
-    /* NULL: programs run in the memory of this process. */
+    /* These are NULL when programs run in the memory of this process. */
     void (*counters)(struct lt_backend *be, struct lt_device_counters *out);
+    /* The bytes of the buffers that weight_create would make; 0: none.  Of the weight only what is no pointer is read;
+     * nested: its block scales are quantized as well. */
+    void (*weight_sizes)(struct lt_backend *be, const struct lt_weight *shape, bool nested, size_t sizes[2]);
+    /* Bytes of device memory that a new backend holds after it has made n buffers of these sizes in this order: with
+     * its own, with roundings, with what blocks of memory leave unused. */
+    enum lt_status (*memory_for)(struct lt_backend *be, const size_t *sizes, size_t n, uint64_t *bytes,
+                                 struct lt_error *err);
 };
 
 /* Time spent in one kind of op. */

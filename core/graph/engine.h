@@ -6,6 +6,7 @@
 #include "core/backend/backend.h"
 #include "core/graph/backward.h"
 #include "core/graph/build.h"
+#include "core/graph/device_plan.h"
 #include "core/graph/program.h"
 
 struct lt_engine_options {
@@ -54,6 +55,10 @@ enum lt_status lt_engine_create(struct lt_engine **e, struct lt_model *model, st
                                 const struct lt_engine_options *opt, struct lt_error *err) LT_MUST_USE;
 void lt_engine_destroy(struct lt_engine *e);
 const struct lt_engine_memory *lt_engine_memory(const struct lt_engine *e);
+/* Adds what lt_engine_allocate will make on a device, then the buffers that streamed weights take in turn, which the
+ * first step makes.  tensor->weight says how weights will be stored. */
+void lt_engine_device_buffers(const struct lt_engine *e, struct lt_device_plan *p);
+void lt_engine_device_streamed(const struct lt_engine *e, struct lt_device_plan *p);
 void lt_engine_stream_times(const struct lt_engine *e, struct lt_stream_times *times);
 /* Allocates every buffer and binds the model's loaded weights. */
 enum lt_status lt_engine_allocate(struct lt_engine *e, struct lt_error *err) LT_MUST_USE;
@@ -90,12 +95,13 @@ struct lt_micro_batches {
  * its gradient would be summed in another order. */
 bool lt_engine_layer_major_possible(const struct lt_model *model);
 /* Forward and backward of a step's micro-batches; gradients are added to the flat gradient buffer, those of the first
- * micro-batch first.  Micro-batches without a label are left out.  *loss_sum: sum of the cross entropies over all
- * labels (double; in label order, then over the micro-batches).  LT_ERR_CANCELLED soon after lt_cancel_request():
- * some gradients are added then, others not. */
+ * micro-batch first.  Micro-batches without a label are left out.  A device may only have begun when this returns.
+ * LT_ERR_CANCELLED soon after lt_cancel_request(): some gradients are added then, others not. */
 enum lt_status lt_engine_train(struct lt_engine *e, const struct lt_micro_batches *step,
-                               const struct lt_step_params *params, double *loss_sum, struct lt_error *err)
-    LT_MUST_USE;
+                               const struct lt_step_params *params, struct lt_error *err) LT_MUST_USE;
+/* Waits for the step: the sum of its cross entropies over all labels (double; in label order, then over the
+ * micro-batches). */
+enum lt_status lt_engine_loss(struct lt_engine *e, double *loss_sum, struct lt_error *err) LT_MUST_USE;
 /* Loss only: per-label losses and argmax (each may be NULL).  LT_ERR_CANCELLED soon after lt_cancel_request(). */
 enum lt_status lt_engine_eval(struct lt_engine *e, const struct lt_tokens *t, float *losses, int32_t *argmax,
                               struct lt_error *err) LT_MUST_USE;

@@ -180,6 +180,8 @@ void lt_engine_destroy(struct lt_engine *e)
     lt_free(e->stages);
     lt_free(e->tape_offset);
     lt_free(e->live);
+    lt_free(e->losses.values); /* the buffers are gone: nothing is on its way */
+    lt_free(e->losses.labels);
     lt_free(e->weights);
     lt_free(e->vector_offset);
     lt_free(e->bindings);

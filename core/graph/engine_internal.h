@@ -34,6 +34,12 @@ struct lt_engine {
         int32_t tokens, labels;
     } * live; /* [group] */
 
+    struct lt_step_losses {
+        float *values;   /* [cap][capacity.labels], by micro-batch; on their way until lt_engine_loss */
+        int32_t *labels; /* [cap] */
+        int32_t count, cap;
+    } losses; /* of the last step */
+
     struct lt_buffer *params, *grads, *vectors, *tables, *boundaries, *tape, *arena, *workspace, *inputs,
         *cache, *logits;
     struct lt_device_weight **weights; /* [tensors] */

@@ -148,27 +148,90 @@ enum lt_status lt_engine_create(struct lt_engine **out, struct lt_model *model, 
     return LT_OK;
 }
 
-static enum lt_status make_buffer(struct lt_engine *e, size_t bytes, struct lt_buffer **buf,
-                                  struct lt_error *err)
+enum { BUFFERS = 11 };
+
+/* In the order in which they are made. */
+static void list_buffers(const struct lt_engine_memory *m, size_t bytes[BUFFERS])
 {
-    return bytes > 0 ? e->be->ops->buffer_create(e->be, bytes, buf, err) : LT_OK;
+    const size_t all[BUFFERS] = {m->params, m->grads,     m->vectors, m->tables, m->boundaries, m->tape,
+                                 m->arena,  m->workspace, m->inputs,  m->cache,  m->logits};
+    memcpy(bytes, all, sizeof all);
 }
 
 static enum lt_status allocate_buffers(struct lt_engine *e, struct lt_error *err)
 {
-    const struct lt_engine_memory *m = &e->memory;
-    LT_TRY(make_buffer(e, m->params, &e->params, err));
-    LT_TRY(make_buffer(e, m->grads, &e->grads, err));
-    LT_TRY(make_buffer(e, m->vectors, &e->vectors, err));
-    LT_TRY(make_buffer(e, m->tables, &e->tables, err));
-    LT_TRY(make_buffer(e, m->boundaries, &e->boundaries, err));
-    LT_TRY(make_buffer(e, m->tape, &e->tape, err));
-    LT_TRY(make_buffer(e, m->arena, &e->arena, err));
-    LT_TRY(make_buffer(e, m->workspace, &e->workspace, err));
-    LT_TRY(make_buffer(e, m->inputs, &e->inputs, err));
-    LT_TRY(make_buffer(e, m->cache, &e->cache, err));
-    return make_buffer(e, m->logits, &e->logits, err);
+    struct lt_buffer **buffers[BUFFERS] = {&e->params,     &e->grads, &e->vectors, &e->tables,
+                                           &e->boundaries, &e->tape,  &e->arena,   &e->workspace,
+                                           &e->inputs,     &e->cache, &e->logits};
+    size_t bytes[BUFFERS];
+    list_buffers(&e->memory, bytes);
+    for (int i = 0; i < BUFFERS; i++)
+        if (bytes[i] > 0)
+            LT_TRY(e->be->ops->buffer_create(e->be, bytes[i], buffers[i], err));
+    return LT_OK;
 }
+
+/* ---- what a device will hold ---- */
+
+/* Whether a matrix has a copy of its own on the device from the start. */
+static bool is_copied(const struct lt_model_tensor *t)
+{
+    return t->kind != LT_TENSOR_VECTOR && t->shared < 0 && !t->trainable && !t->streamed;
+}
+
+void lt_engine_device_buffers(const struct lt_engine *e, struct lt_device_plan *p)
+{
+    size_t bytes[BUFFERS];
+    list_buffers(&e->memory, bytes);
+    for (int i = 0; i < BUFFERS; i++)
+        lt_device_plan_add(p, bytes[i]);
+    for (int i = 0; i < e->model->tensor_count; i++) {
+        const struct lt_model_tensor *t = &e->model->tensors[i];
+        if (is_copied(t))
+            p->weights += lt_device_plan_add_weight(p, e->be, &t->weight, t->nested);
+    }
+}
+
+/* So many tensors of this one's form are in its layer, up to it. */
+static int same_form(const struct lt_model *m, int segment, int index, const struct lt_model_tensor *form)
+{
+    int n = 0;
+    for (int i = 0; i <= index; i++) {
+        const struct lt_model_tensor *t = lt_model_tensor(m, segment, i);
+        n += t->streamed && t->rows == form->rows && t->cols == form->cols &&
+             t->weight.format == form->weight.format && t->nested == form->nested &&
+             t->weight.blocksize == form->weight.blocksize;
+    }
+    return n;
+}
+
+/* In a whole layer; none in those below the first. */
+static int all_of_form(const struct lt_model *m, int segment, const struct lt_model_tensor *form)
+{
+    return segment < 1 ? 0 : same_form(m, segment, lt_model_segment_tensors(m, segment) - 1, form);
+}
+
+/* Weights of the same form take turns, those of two layers at a time: a layer brings new buffers for what it and the one
+ * before it have more than any two neighbours below. */
+void lt_engine_device_streamed(const struct lt_engine *e, struct lt_device_plan *p)
+{
+    const struct lt_model *m = e->model;
+    for (int s = 1; s <= m->layers; s++)
+        for (int i = 0; i < lt_model_segment_tensors(m, s); i++) {
+            const struct lt_model_tensor *t = lt_model_tensor(m, s, i);
+            if (!t->streamed)
+                continue;
+            int need = same_form(m, s, i, t) + all_of_form(m, s - 1, t), most = 0;
+            for (int k = 1; k < s && most < need; k++) {
+                int have = all_of_form(m, k, t) + all_of_form(m, k - 1, t);
+                most = have > most ? have : most;
+            }
+            if (need > most)
+                p->streamed += lt_device_plan_add_weight(p, e->be, &t->weight, t->nested);
+        }
+}
+
+/* ---- allocation ---- */
 
 static enum lt_status upload_tables(struct lt_engine *e, struct lt_error *err)
 {
@@ -189,23 +252,25 @@ static enum lt_status upload_tables(struct lt_engine *e, struct lt_error *err)
     return status;
 }
 
+/* A tensor that uses the storage of another one uses its binding. */
 static enum lt_status bind_tensor(struct lt_engine *e, int i, struct lt_error *err)
 {
     const struct lt_model_tensor *t = &e->model->tensors[i];
-    const struct lt_model_tensor *own = t->shared >= 0 ? &e->model->tensors[t->shared] : t;
     if (t->kind == LT_TENSOR_VECTOR) {
         if (t->trainable)
             return LT_OK;
         return e->be->ops->buffer_write(e->be, e->vectors, e->vector_offset[i], t->vector,
                                         (size_t)t->cols * sizeof(float), err);
     }
-    if (own->trainable) {
+    if (t->shared >= 0)
+        return LT_OK;
+    if (t->trainable) {
         struct lt_weight w = {
-            .format = LT_WEIGHT_F32, .transposed = own->transposed, .rows = own->rows, .cols = own->cols};
-        return e->be->ops->weight_view(e->be, &w, e->params, own->param_offset * sizeof(float),
-                                       &e->weights[i], err);
+            .format = LT_WEIGHT_F32, .transposed = t->transposed, .rows = t->rows, .cols = t->cols};
+        return e->be->ops->weight_view(e->be, &w, e->params, t->param_offset * sizeof(float), &e->weights[i],
+                                       err);
     }
-    return e->be->ops->weight_create(e->be, &own->weight, &e->weights[i], err);
+    return e->be->ops->weight_create(e->be, &t->weight, &e->weights[i], err);
 }
 
 enum lt_status lt_engine_allocate(struct lt_engine *e, struct lt_error *err)

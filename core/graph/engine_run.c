@@ -73,7 +73,7 @@ static struct lt_binding bind_tensor_value(struct lt_engine *e, int segment, con
     int number = e->model->segment_first[segment] + v->ext_index;
     const struct lt_model_tensor *t = &e->model->tensors[number];
     if (t->kind != LT_TENSOR_VECTOR)
-        return (struct lt_binding){.weight = e->weights[number]};
+        return (struct lt_binding){.weight = e->weights[t->shared >= 0 ? t->shared : number]};
     if (t->trainable)
         return (struct lt_binding){.buffer = e->params, .offset = t->param_offset * sizeof(float)};
     return (struct lt_binding){.buffer = e->vectors, .offset = e->vector_offset[number]};

@@ -1,4 +1,5 @@
 /* The schedules of a training step: which segment runs when, for which micro-batch. */
+#include "core/base/alloc.h"
 #include "core/base/system.h"
 #include "core/graph/engine_internal.h"
 
@@ -10,28 +11,55 @@ static enum lt_status check_cancelled(const struct lt_step_params *params, struc
     return LT_OK;
 }
 
-/* In order, as doubles: the same for any number of threads and in any schedule. */
-static enum lt_status add_losses(struct lt_engine *e, int32_t micro_batch, double *loss_sum,
-                                 struct lt_error *err)
+/* Room for the losses of all micro-batches of a step; a longer step than any before makes new room. */
+static enum lt_status make_room(struct lt_engine *e, int32_t micro_batches, struct lt_error *err)
 {
-    float chunk[256];
-    double sum = 0;
-    size_t base = lt_engine_input_offset(e, LT_IN_COUNT, micro_batch);
+    struct lt_step_losses *l = &e->losses;
+    l->count = 0;
+    if (micro_batches <= l->cap)
+        return LT_OK;
+    LT_TRY(e->be->ops->finish(e->be, err)); /* nothing is on its way to what is freed */
+    lt_free(l->values);
+    lt_free(l->labels);
+    l->cap = 0;
+    l->labels = lt_alloc_array((size_t)micro_batches, sizeof *l->labels);
+    l->values = lt_alloc_array((size_t)micro_batches, (size_t)e->opt.capacity.labels * sizeof *l->values);
+    if (!l->values || !l->labels)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory for the losses of a step");
+    l->cap = micro_batches;
+    return LT_OK;
+}
+
+static enum lt_status fetch_losses(struct lt_engine *e, int32_t micro_batch, struct lt_error *err)
+{
+    struct lt_step_losses *l = &e->losses;
+    float *to = l->values + (size_t)l->count * (size_t)e->opt.capacity.labels;
     int32_t labels = e->live[micro_batch].labels;
-    for (int32_t i = 0; i < labels; i += 256) {
-        int32_t n = labels - i < 256 ? labels - i : 256;
-        LT_TRY(e->be->ops->buffer_read(e->be, e->inputs, base + (size_t)i * sizeof(float), chunk,
-                                       (size_t)n * sizeof(float), err));
-        for (int32_t k = 0; k < n; k++)
-            sum += (double)chunk[k];
+    l->labels[l->count++] = labels;
+    return e->be->ops->buffer_read_later(e->be, e->inputs,
+                                         lt_engine_input_offset(e, LT_IN_COUNT, micro_batch), to,
+                                         (size_t)labels * sizeof *to, err);
+}
+
+/* In order, as doubles: the same for any number of threads and in any schedule. */
+enum lt_status lt_engine_loss(struct lt_engine *e, double *loss_sum, struct lt_error *err)
+{
+    const struct lt_step_losses *l = &e->losses;
+    *loss_sum = 0;
+    LT_TRY(e->be->ops->finish(e->be, err));
+    for (int32_t i = 0; i < l->count; i++) {
+        const float *losses = l->values + (size_t)i * (size_t)e->opt.capacity.labels;
+        double sum = 0;
+        for (int32_t k = 0; k < l->labels[i]; k++)
+            sum += (double)losses[k];
+        *loss_sum += sum;
     }
-    *loss_sum += sum;
     return LT_OK;
 }
 
 /* The first n uploaded micro-batches, forward through all segments and back. */
 static enum lt_status run_group(struct lt_engine *e, int32_t n, const struct lt_step_params *params,
-                                double *loss_sum, struct lt_error *err)
+                                struct lt_error *err)
 {
     int top = e->model->layers, back = e->lowest >= 0 && e->lowest <= top ? top : 1;
     for (int s = 0; s < lt_model_segments(e->model); s++) {
@@ -42,7 +70,7 @@ static enum lt_status run_group(struct lt_engine *e, int32_t n, const struct lt_
         }
     }
     for (int32_t i = 0; i < n; i++)
-        LT_TRY(add_losses(e, i, loss_sum, err));
+        LT_TRY(fetch_losses(e, i, err));
     if (e->lowest < 0)
         return LT_OK;
     LT_TRY(lt_engine_boundary_turn(e, n, err));
@@ -57,12 +85,12 @@ static enum lt_status run_group(struct lt_engine *e, int32_t n, const struct lt_
 }
 
 enum lt_status lt_engine_train(struct lt_engine *e, const struct lt_micro_batches *step,
-                               const struct lt_step_params *params, double *loss_sum, struct lt_error *err)
+                               const struct lt_step_params *params, struct lt_error *err)
 {
     struct lt_step_params p = *params;
     int32_t n = 0;
     p.training = true;
-    *loss_sum = 0;
+    LT_TRY(make_room(e, step->count, err));
     for (int32_t i = 0; i < step->count; i++) {
         struct lt_tokens tokens;
         LT_TRY(check_cancelled(&p, err));
@@ -71,7 +99,7 @@ enum lt_status lt_engine_train(struct lt_engine *e, const struct lt_micro_batche
             LT_TRY(lt_engine_upload(e, &tokens, n++, err));
         if (n == 0 || (n < e->group && i + 1 < step->count))
             continue;
-        LT_TRY(run_group(e, n, &p, loss_sum, err));
+        LT_TRY(run_group(e, n, &p, err));
         n = 0;
     }
     return LT_OK;

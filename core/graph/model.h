@@ -36,8 +36,10 @@ struct lt_model_tensor {
     int segment, index; /* place; index counts within the segment */
     int shared;         /* number of the tensor whose storage this one uses (tied head), or -1 */
 
-    struct lt_weight weight; /* LINEAR, EMBEDDING: host view once loaded (data NULL before) */
-    const float *vector;     /* VECTOR: host values once loaded */
+    struct lt_weight
+        weight;          /* LINEAR, EMBEDDING: host view once loaded; before, format and shape when planned */
+    bool nested;         /* the block scales will be quantized as well */
+    const float *vector; /* VECTOR: host values once loaded */
     /* LINEAR of a decoder layer, frozen: read from `source` whenever the layer runs; `weight` is the rest. */
     bool streamed;
     struct lt_weight_source source;

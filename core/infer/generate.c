@@ -94,9 +94,9 @@ void lt_generator_destroy(struct lt_generator *g)
     lt_free(g);
 }
 
-const struct lt_engine_memory *lt_generator_memory(const struct lt_generator *g)
+const struct lt_engine *lt_generator_engine(const struct lt_generator *g)
 {
-    return lt_engine_memory(g->engine);
+    return g->engine;
 }
 
 enum lt_status lt_generator_allocate(struct lt_generator *g, const float *params, struct lt_error *err)

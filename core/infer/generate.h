@@ -19,7 +19,7 @@ struct lt_generator_options {
 enum lt_status lt_generator_create(struct lt_generator **g, struct lt_model *model, struct lt_backend *be,
                                    const struct lt_generator_options *opt, struct lt_error *err) LT_MUST_USE;
 void lt_generator_destroy(struct lt_generator *g); /* NULL is accepted */
-const struct lt_engine_memory *lt_generator_memory(const struct lt_generator *g);
+const struct lt_engine *lt_generator_engine(const struct lt_generator *g);
 /* After the model's weights were loaded.  params[param_elements] is copied. */
 enum lt_status lt_generator_allocate(struct lt_generator *g, const float *params, struct lt_error *err)
     LT_MUST_USE;

@@ -172,6 +172,13 @@ size_t lt_optimizer_workspace_bytes(const struct lt_optimizer *o)
     return o->workspace_bytes;
 }
 
+void lt_optimizer_device_buffers(const struct lt_optimizer *o, struct lt_device_plan *p)
+{
+    lt_device_plan_add(p, o->layout.bytes);
+    lt_device_plan_add(p, sizeof o->norm_read);
+    lt_device_plan_add(p, o->workspace_bytes);
+}
+
 static const char *page_folder(const char *dir)
 {
     if (dir && lt_file_kind(dir) == LT_FILE_DIRECTORY)
@@ -214,7 +221,7 @@ static enum lt_status run(struct lt_optimizer *o, const struct lt_program *p, co
 }
 
 enum lt_status lt_optimizer_step(struct lt_optimizer *o, struct lt_buffer *params, struct lt_buffer *grads,
-                                 int64_t t, double lr, double *grad_norm, struct lt_error *err)
+                                 int64_t t, double lr, struct lt_error *err)
 {
     const struct lt_optimizer_config *c = &o->config;
     struct lt_step_params step = {.lr = lr,
@@ -226,13 +233,19 @@ enum lt_status lt_optimizer_step(struct lt_optimizer *o, struct lt_buffer *param
                                   .sqrt_bias_correction2 = sqrt(1.0 - pow(c->beta2, (double)t)),
                                   .max_grad_norm = (float)c->max_grad_norm};
     LT_TRY(run(o, &o->norm, o->norm_code, params, grads, &step, err));
-    float norm;
-    LT_TRY(o->be->ops->buffer_read(o->be, o->norm_value, 0, &norm, sizeof norm, err));
-    *grad_norm = (double)norm;
-    if (!isfinite(norm))
-        return lt_fail(
-            err, LT_ERR_NUMERIC,
-            "the gradient norm of step %lld is not a finite number: lower --learning-rate or check the data",
-            (long long)t);
+    o->step = t;
+    LT_TRY(o->be->ops->buffer_read_later(o->be, o->norm_value, 0, &o->norm_read, sizeof o->norm_read, err));
     return run(o, &o->update, o->update_code, params, grads, &step, err);
+}
+
+enum lt_status lt_optimizer_norm(struct lt_optimizer *o, double *grad_norm, struct lt_error *err)
+{
+    LT_TRY(o->be->ops->finish(o->be, err));
+    *grad_norm = (double)o->norm_read;
+    if (isfinite(o->norm_read))
+        return LT_OK;
+    return lt_fail(
+        err, LT_ERR_NUMERIC,
+        "the gradient norm of step %lld is not a finite number: lower --learning-rate or check the data",
+        (long long)o->step);
 }

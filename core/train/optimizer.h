@@ -7,6 +7,7 @@
 #define LT_TRAIN_OPTIMIZER_H
 
 #include "core/backend/backend.h"
+#include "core/graph/device_plan.h"
 #include "core/tensor/dtype.h"
 
 enum lt_optimizer_kind {
@@ -52,14 +53,18 @@ void lt_optimizer_destroy(struct lt_optimizer *o);
 size_t lt_optimizer_state_bytes(const struct lt_optimizer *o); /* in memory; paged: at one time */
 size_t lt_optimizer_paged_bytes(const struct lt_optimizer *o); /* in the file; 0 when not paged */
 size_t lt_optimizer_workspace_bytes(const struct lt_optimizer *o);
+/* Adds what lt_optimizer_allocate will make on a device. */
+void lt_optimizer_device_buffers(const struct lt_optimizer *o, struct lt_device_plan *p);
 /* dir: folder for the file of paged state; where it is none (or NULL) TMPDIR, else /tmp. */
 enum lt_status lt_optimizer_allocate(struct lt_optimizer *o, const char *dir, struct lt_error *err)
     LT_MUST_USE;
 
-/* Update number t (1-based) with rate lr.  *grad_norm: L2 norm before clipping; LT_ERR_NUMERIC, with the
- * parameters untouched, when it is not finite. */
+/* Update number t (1-based) with rate lr.  A device may only have begun when this returns. */
 enum lt_status lt_optimizer_step(struct lt_optimizer *o, struct lt_buffer *params, struct lt_buffer *grads,
-                                 int64_t t, double lr, double *grad_norm, struct lt_error *err) LT_MUST_USE;
+                                 int64_t t, double lr, struct lt_error *err) LT_MUST_USE;
+/* Waits for the step.  *grad_norm: L2 norm before clipping; LT_ERR_NUMERIC when it is not finite: parameters and moments
+ * are then as they were before. */
+enum lt_status lt_optimizer_norm(struct lt_optimizer *o, double *grad_norm, struct lt_error *err) LT_MUST_USE;
 
 /* ---- the state, for checkpoints ---- */
 

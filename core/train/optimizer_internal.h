@@ -31,6 +31,8 @@ struct lt_optimizer {
     struct lt_buffer *state, *norm_value, *workspace;
     struct lt_binding *bindings;
     size_t workspace_bytes;
+    float norm_read; /* of the last step; on its way until lt_optimizer_norm */
+    int64_t step;
     size_t written_bytes; /* of the state, by one op at most */
 };
 

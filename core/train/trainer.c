@@ -157,7 +157,7 @@ void lt_plan_add_buffer(struct lt_plan *plan, const struct lt_backend *be, const
     }
 }
 
-/* Memory of struct lt_batch and of the evaluation's results. */
+/* Memory of struct lt_batch, of a step's losses and of the evaluation's results. */
 static uint64_t batch_bytes(const struct lt_trainer *t)
 {
     const struct lt_capacity *cap = &t->engine_options.capacity;
@@ -165,10 +165,36 @@ static uint64_t batch_bytes(const struct lt_trainer *t)
 
     if (t->eval)
         label += sizeof(float) + sizeof(int32_t);
+    label += (uint64_t)t->config.accumulation * sizeof(float);
     return (uint64_t)cap->tokens * token + (uint64_t)cap->labels * label;
 }
 
-void lt_trainer_plan(const struct lt_trainer *t, struct lt_plan *plan)
+enum lt_status lt_plan_add_device(struct lt_plan *plan, struct lt_backend *be, const struct lt_engine *engine,
+                                  const struct lt_optimizer *optimizer, struct lt_error *err)
+{
+    struct lt_device_plan p = {0};
+    struct lt_device_counters now;
+    uint64_t bytes = 0;
+
+    if (!be->ops->memory_for)
+        return LT_OK;
+    be->ops->counters(be, &now);
+    plan->device_available = now.available > 0 ? now.available + now.allocated : 0;
+    lt_engine_device_buffers(engine, &p);
+    if (optimizer)
+        lt_optimizer_device_buffers(optimizer, &p);
+    lt_engine_device_streamed(engine, &p);
+    lt_plan_add_buffer(plan, be, "weights, on the device", p.weights);
+    lt_plan_add_buffer(plan, be, "streamed weights, two layers", p.streamed);
+    enum lt_status status = p.failed ? lt_fail(err, LT_ERR_NOMEM, "out of memory while planning the memory")
+                                     : be->ops->memory_for(be, p.sizes, p.count, &bytes, err);
+    if (status == LT_OK && bytes > plan->device)
+        lt_plan_add_buffer(plan, be, "roundings and ends of blocks", bytes - plan->device);
+    lt_device_plan_deinit(&p);
+    return status;
+}
+
+enum lt_status lt_trainer_plan(const struct lt_trainer *t, struct lt_plan *plan, struct lt_error *err)
 {
     const struct lt_engine_memory *m = lt_engine_memory(t->engine);
     uint64_t state = lt_optimizer_state_bytes(t->optimizer);
@@ -196,8 +222,7 @@ void lt_trainer_plan(const struct lt_trainer *t, struct lt_plan *plan)
             lt_plan_add_buffer(plan, t->be, lines[i].name, lines[i].bytes);
         else if (lines[i].bytes > 0)
             lt_plan_add(plan, lines[i].name, lines[i].bytes, lines[i].counted);
-    if (t->be->ops->counters && m->stream > 0)
-        lt_plan_add_buffer(plan, t->be, "streamed weights, one layer", m->stream / 2);
+    return lt_plan_add_device(plan, t->be, t->engine, t->optimizer, err);
 }
 
 /* ---- start ---- */

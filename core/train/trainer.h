@@ -57,12 +57,17 @@ enum { LT_PLAN_MAX = 24 };
 struct lt_plan {
     struct lt_plan_line lines[LT_PLAN_MAX];
     int count;
-    uint64_t peak;   /* sum of the counted lines */
-    uint64_t device; /* sum of the device's lines */
+    uint64_t peak;             /* sum of the counted lines */
+    uint64_t device;           /* sum of the device's lines */
+    uint64_t device_available; /* what the device can give this program in all; 0: it does not tell */
 };
 void lt_plan_add(struct lt_plan *plan, const char *name, uint64_t bytes, bool counted);
 /* What a backend's buffer holds: a line of the device when it has memory of its own, else a counted one. */
 void lt_plan_add_buffer(struct lt_plan *plan, const struct lt_backend *be, const char *name, uint64_t bytes);
+/* After those of its buffers: a device's lines of the weights on it and of what its memory is more than the sum of the
+ * buffers.  plan->device is then what it will hold.  optimizer may be NULL. */
+enum lt_status lt_plan_add_device(struct lt_plan *plan, struct lt_backend *be, const struct lt_engine *engine,
+                                  const struct lt_optimizer *optimizer, struct lt_error *err) LT_MUST_USE;
 
 struct lt_train_metrics { /* of one logged step */
     int64_t step, max_steps;
@@ -104,8 +109,10 @@ enum lt_status lt_trainer_create(struct lt_trainer **t, const struct lt_trainer_
 void lt_trainer_destroy(struct lt_trainer *t);
 int64_t lt_trainer_max_steps(const struct lt_trainer *t);
 int64_t lt_trainer_step(const struct lt_trainer *t); /* completed updates: 0, or those before a resume */
-/* Adds the lines of the engine, the optimizer and the backend; weights and the process itself are the caller's. */
-void lt_trainer_plan(const struct lt_trainer *t, struct lt_plan *plan);
+/* Adds the lines of the engine, the optimizer and the backend; weights in memory of the process and the process itself
+ * are the caller's. */
+enum lt_status lt_trainer_plan(const struct lt_trainer *t, struct lt_plan *plan, struct lt_error *err)
+    LT_MUST_USE;
 
 /* After the model's weights were loaded: allocates, and sets the parameters to values[params->elements]. */
 enum lt_status lt_trainer_start(struct lt_trainer *t, const float *values, struct lt_error *err) LT_MUST_USE;

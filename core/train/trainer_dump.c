@@ -159,9 +159,11 @@ enum lt_status lt_trainer_dump_step(struct lt_trainer *t, const char *path, stru
 {
     struct logits_dump d = {0};
     double loss;
-    int64_t tokens;
+    int64_t targets, tokens;
 
-    enum lt_status status = lt_trainer_window(t, 0, &loss, &tokens, err);
+    enum lt_status status = lt_trainer_window(t, 0, &targets, &tokens, err);
+    if (status == LT_OK)
+        status = lt_trainer_loss(t, targets, &loss, err);
     if (status == LT_OK)
         status = logits_dump_init(&d, t, err); /* leaves the first micro-batch in t->batch */
     struct lt_flat_tensor *flat = lt_alloc_array(t->params->count, sizeof *flat);

@@ -108,9 +108,13 @@ struct lt_train_state lt_trainer_state(const struct lt_trainer *t);
 /* A micro-batch into t->batch, its positions checked against the model's. */
 enum lt_status lt_trainer_get(struct lt_trainer *t, struct lt_batches *source, int64_t epoch, int64_t index,
                               struct lt_error *err) LT_MUST_USE;
-/* One step's window of micro-batches: gradients added up.  LT_ERR_CANCELLED when asked to stop. */
-enum lt_status lt_trainer_window(struct lt_trainer *t, int64_t step, double *loss, int64_t *tokens,
+/* One step's window of micro-batches: gradients added up, though a device may only have begun.  LT_ERR_CANCELLED when
+ * asked to stop. */
+enum lt_status lt_trainer_window(struct lt_trainer *t, int64_t step, int64_t *targets, int64_t *tokens,
                                  struct lt_error *err) LT_MUST_USE;
+/* Waits for it: the mean loss. */
+enum lt_status lt_trainer_loss(struct lt_trainer *t, int64_t targets, double *loss, struct lt_error *err)
+    LT_MUST_USE;
 
 /* ---- parameters in host memory (trainer_output.c) ---- */
 

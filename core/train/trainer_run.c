@@ -53,46 +53,56 @@ static enum lt_status next_tokens(void *user, int32_t index, struct lt_tokens *t
     return LT_OK;
 }
 
-enum lt_status lt_trainer_window(struct lt_trainer *t, int64_t step, double *loss, int64_t *tokens,
+enum lt_status lt_trainer_window(struct lt_trainer *t, int64_t step, int64_t *targets, int64_t *tokens,
                                  struct lt_error *err)
 {
     int64_t epoch = step / t->plan.steps_per_epoch, accumulation = t->config.accumulation;
     int64_t begin = step % t->plan.steps_per_epoch * accumulation;
     int64_t end = lt_min_i64(begin + accumulation, t->plan.batches_per_epoch);
-    int64_t targets = 0;
-    double sum;
 
+    *targets = 0;
     for (int64_t i = begin; i < end; i++) {
         int32_t n;
         LT_TRY(lt_batches_targets(t->train, epoch, i, &n, err));
-        targets += n;
+        *targets += n;
     }
-    struct lt_step_params params = {.loss_scale = targets > 0 ? (float)(1.0 / (double)targets) : 0,
+    struct lt_step_params params = {.loss_scale = *targets > 0 ? (float)(1.0 / (double)*targets) : 0,
                                     .seed = t->config.seed,
                                     .step = (uint32_t)step};
     struct window w = {.trainer = t, .epoch = epoch, .begin = begin};
     const struct lt_micro_batches batches = {.count = (int32_t)(end - begin), .get = next_tokens, .user = &w};
-    LT_TRY(lt_engine_train(t->engine, &batches, &params, &sum, err));
+    LT_TRY(lt_engine_train(t->engine, &batches, &params, err));
     *tokens = w.tokens;
+    return LT_OK;
+}
+
+enum lt_status lt_trainer_loss(struct lt_trainer *t, int64_t targets, double *loss, struct lt_error *err)
+{
+    double sum;
+
+    LT_TRY(lt_engine_loss(t->engine, &sum, err));
     *loss = targets > 0 ? sum / (double)targets : 0;
     return LT_OK;
 }
 
-/* Either the whole step happens, or parameters, moments and progress stay as they were. */
+/* Either the whole step happens, or parameters, moments and progress stay as they were.  The whole step is asked for
+ * before its results are waited for. */
 static enum lt_status run_step(struct lt_trainer *t, struct lt_train_metrics *m, struct lt_error *err)
 {
     struct lt_train_progress *p = &t->progress;
     double loss, start = lt_clock_seconds();
-    int64_t tokens;
+    int64_t targets, tokens;
 
     m->learning_rate = lt_schedule_lr(&t->schedule, p->step);
-    enum lt_status status = lt_trainer_window(t, p->step, &loss, &tokens, err);
+    enum lt_status status = lt_trainer_window(t, p->step, &targets, &tokens, err);
     if (status == LT_OK)
         status = lt_optimizer_step(t->optimizer, lt_engine_params(t->engine), lt_engine_grads(t->engine),
-                                   p->step + 1, m->learning_rate, &m->grad_norm, err);
+                                   p->step + 1, m->learning_rate, err);
     enum lt_status zeroed = lt_engine_zero_grads(t->engine, status == LT_OK ? err : NULL);
     LT_TRY(status);
     LT_TRY(zeroed);
+    LT_TRY(lt_trainer_loss(t, targets, &loss, err));
+    LT_TRY(lt_optimizer_norm(t->optimizer, &m->grad_norm, err));
     p->step++;
     p->tokens += tokens;
     p->loss_total += loss;

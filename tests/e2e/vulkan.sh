@@ -126,6 +126,50 @@ close_losses()
         "$1/train_log.jsonl" "$2/train_log.jsonl"
 }
 
+# What a measured step does on the device, and its memory, which is planned to the byte but for what a driver adds.
+# bench NAME OPTION...
+bench()
+{
+    name=$1
+    shift
+    lora-bench train --shape tiny --seq 16 --batch 2 --steps 2 --device "$device" --json "$tmp/bench.json" "$@" \
+        >"$tmp/out" 2>"$tmp/err"
+    if awk '
+        match($0, /"(waits|submissions|dispatches|bytes_up|bytes_down|planned_memory|allocated_memory)": *[0-9.]+/) {
+            split(substr($0, RSTART, RLENGTH), a, /"[: ]*/); v[a[2]] = a[3] + 0 }
+        END { off = v["allocated_memory"] / (v["planned_memory"] + 1e-9) - 1
+            exit !(v["waits"] == 1 && v["submissions"] >= 1 && v["dispatches"] >= 50 && v["bytes_up"] > 0 &&
+                v["bytes_down"] > 0 && v["bytes_down"] < 4096 && off > -0.03 && off < 0.03) }' "$tmp/bench.json"; then
+        ok "$name"
+    else
+        grep -A 12 '"device_use"' "$tmp/bench.json" >>"$tmp/err"
+        not_ok "$name" 'waits more than once, or holds other memory than planned'
+    fi
+}
+bench 'a step of lora' --quant f32
+bench 'a step of qlora' --quant nf4 --double-quant --accumulation 2
+bench 'a step with checkpointing' --quant nf4 --gradient-checkpointing true --optim adamw_8bit
+bench 'a step with streamed weights' --quant nf4 --layers 4 --weights stream --weights-dir "$tmp"
+bench 'a step of all weights' --full --quant f32
+
+# planned GB OPTION...: 7B and 70B with QLoRA, by plan.  Nothing is made.
+planned()
+{
+    limit=$1
+    shift
+    lora-bench train --quant nf4 --double-quant --seq 512 --batch 1 --gradient-checkpointing true \
+        --device "$device" --plan --json "$tmp/plan.json" "$@" >"$tmp/out" 2>"$tmp/err"
+    bytes=$(sed -n 's/.*"planned_device": *\([0-9]*\).*/\1/p' "$tmp/plan.json")
+    if awk -v bytes="${bytes:-0}" -v limit="$limit" 'BEGIN { exit !(bytes > 0 && bytes <= limit * 1e9) }'; then
+        ok "$* in $limit GB"
+    else
+        not_ok "$* in $limit GB" "${bytes:-0} bytes are planned"
+    fi
+}
+planned 5.5 --shape llama-2-7b
+planned 3.5 --shape llama-2-7b --weights stream
+planned 12 --shape llama-2-70b --weights stream
+
 for method in lora qlora; do
     options='--lora-dropout 0.1'
     [ $method = lora ] || options='--load-in-4bit --bnb-4bit-use-double-quant --optim adamw_8bit'

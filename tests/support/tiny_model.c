@@ -117,7 +117,8 @@ double tiny_train(struct tiny_model *t, const struct lt_tokens *batches, int32_t
     const struct lt_step_params p = {.loss_scale = 1.0f / (float)labels, .seed = 1};
     const struct lt_micro_batches step = {
         .count = count, .get = next_tokens, .user = (void *)(uintptr_t)batches};
-    must(lt_engine_train(t->engine, &step, &p, &sum, &err), &err);
+    must(lt_engine_train(t->engine, &step, &p, &err), &err);
+    must(lt_engine_loss(t->engine, &sum, &err), &err);
     return sum;
 }
 

@@ -42,6 +42,7 @@ static void test_sizes(void **state)
 struct made_up {
     int plans;
     uint64_t mapped; /* MiB */
+    uint64_t device; /* MiB that a device has for weights, kept activations and boundaries; 0: no device */
 };
 
 static enum lt_status plan(void *user, const struct train_memory *m, struct lt_plan *p, uint64_t *mapped,
@@ -58,6 +59,12 @@ static enum lt_status plan(void *user, const struct train_memory *m, struct lt_p
     lt_plan_add(p, "boundaries", (m->boundaries_in_file ? 10 : group * 200) << 20, true);
     lt_plan_add(p, "state", (uint64_t)(m->paged_optimizer ? 1 : 100) << 20, true);
     *mapped = (m->weights == LT_WEIGHTS_MMAP ? u->mapped : 0) << 20;
+    if (u->device > 0) {
+        p->device = (uint64_t)(m->weights == LT_WEIGHTS_STREAM ? 10 : 1000) << 20;
+        p->device += (m->recompute == LT_RECOMPUTE_FULL ? 0 : group * 400) << 20;
+        p->device += group * 200 << 20;
+        p->device_available = u->device << 20;
+    }
     return LT_OK;
 }
 
@@ -168,12 +175,40 @@ static void test_default_limit(void **state)
     assert_true(u.plans <= 3);
 }
 
+/* A device that tells how little it has makes layers be computed twice, then weights be streamed; what fits nowhere is
+ * planned as small as it can be. */
+static void test_device(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t device;
+        struct train_memory m;
+    } rows[] = {
+        {1600, {LT_WEIGHTS_RESIDENT, .recompute = LT_RECOMPUTE_SELECTIVE}},
+        {1599, {LT_WEIGHTS_RESIDENT, .recompute = LT_RECOMPUTE_FULL}},
+        {1199, {LT_WEIGHTS_STREAM, .layer_major = true, .recompute = LT_RECOMPUTE_FULL}},
+        {809, {LT_WEIGHTS_STREAM, .recompute = LT_RECOMPUTE_SELECTIVE}},
+        {609, {LT_WEIGHTS_STREAM, .recompute = LT_RECOMPUTE_FULL}},
+        {100, {LT_WEIGHTS_STREAM, .recompute = LT_RECOMPUTE_FULL}},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct made_up u = {.mapped = 1000, .device = rows[i].device};
+        struct train_memory m;
+        struct lt_error err;
+        assert_int_equal(choose(&model, NULL, &u, &m, &err), LT_OK);
+        assert_int_equal(m.weights, rows[i].m.weights);
+        assert_int_equal(m.recompute, rows[i].m.recompute);
+        assert_int_equal(m.layer_major, rows[i].m.layer_major);
+        assert_false(m.boundaries_in_file);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sizes),         cmocka_unit_test(test_ladder),
         cmocka_unit_test(test_nothing_fits),  cmocka_unit_test(test_settings_stay),
-        cmocka_unit_test(test_default_limit),
+        cmocka_unit_test(test_default_limit), cmocka_unit_test(test_device),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -95,6 +95,8 @@ void store_codes(uint block, uint count)
 void main()
 {
     uint i = gl_LocalInvocationID.x;
+    if (!is_taken(norm[AT(2)]))
+        return;
     load_maps();
     for (uint block = gl_WorkGroupID.x; block < live_rows(); block += gl_NumWorkGroups.x) {
         uint begin = block * BLOCK, count = min(BLOCK, pc.n - (pc.row0 * BLOCK + begin));

@@ -14,6 +14,8 @@ void main()
 {
     uint n = live_rows(), stride = gl_NumWorkGroups.x * gl_WorkGroupSize.x;
     float clip = clip_factor(norm[AT(2)]), keep = pc.decay != 0 ? step_.keep : 1.0;
+    if (!is_taken(norm[AT(2)]))
+        return;
     for (uint i = gl_GlobalInvocationID.x; i < n; i += stride) {
         precise float grad = g[AT(1) + i] * clip, old = m[AT(4) + i];
         precise float direction = step_.beta1 * old + step_.rest1 * grad;

@@ -13,6 +13,8 @@ void main()
 {
     uint n = live_rows(), stride = gl_NumWorkGroups.x * gl_WorkGroupSize.x;
     float clip = clip_factor(norm[AT(2)]), decay = pc.decay != 0 ? step_.weight_decay : 0.0;
+    if (!is_taken(norm[AT(2)]))
+        return;
     for (uint i = gl_GlobalInvocationID.x; i < n; i += stride) {
         precise float grad = g[AT(1) + i] * clip + decay * p[AT(3) + i];
         precise float value = p[AT(3) + i] - step_.lr * grad;
