@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "backends/vulkan/vk_api.h"
+#include "backends/vulkan/vk_features.h"
 
 enum { LT_VK_MAX_DEVICES = 16 };
 
@@ -26,7 +26,7 @@ struct lt_vk_device_info {
     uint32_t api;       /* VK_MAKE_VERSION */
     uint64_t memory;    /* bytes of the largest device-local heap */
     uint64_t available; /* of those, free for this process now (VK_EXT_memory_budget); 0: unknown */
-    bool has_budget;
+    struct lt_vk_features features;
     struct lt_vk_limits limits;
     const char *unusable; /* why it cannot be used; NULL: it can */
 };
@@ -39,6 +39,10 @@ struct lt_vk_device {
     VkDevice device;
     VkQueue queue;
     uint32_t queue_family;
+    /* Of a family that only copies, beside the compute queue; NULL where there is none or LT_VK_NO_TRANSFER_QUEUE=1.
+     * Buffers are then shared by both families. */
+    VkQueue transfer;
+    uint32_t transfer_family;
     VkPhysicalDeviceMemoryProperties memory;
     struct lt_vk_device_info info;
     bool debug;              /* LT_VK_DEBUG: one submission an op, waited for */
