@@ -115,6 +115,7 @@ static void destroy(struct lt_backend *be)
     struct lt_vk *vk = lt_vk_of(be);
     (void)!lt_vk_queue_wait(&vk->queue, NULL);
     lt_vk_queue_close(&vk->queue);
+    lt_vk_transfer_close(&vk->transfer);
     lt_vk_pipelines_close(&vk->pipelines);
     lt_vk_weight_slots_destroy(vk);
     lt_vk_buffer_destroy(&vk->memory, vk->step);
@@ -162,6 +163,7 @@ static enum lt_status open_parts(struct lt_vk *vk, int index, struct lt_error *e
     LT_TRY(lt_vk_device_open(&vk->device, index, err));
     LT_TRY(lt_vk_memory_open(&vk->memory, &vk->device, err));
     LT_TRY(lt_vk_queue_open(&vk->queue, &vk->device, &vk->memory, err));
+    LT_TRY(lt_vk_transfer_open(&vk->transfer, &vk->device, err));
     LT_TRY(lt_vk_pipelines_open(&vk->pipelines, &vk->device, err));
     LT_TRY(lt_vk_buffer_create(&vk->memory, sizeof(struct lt_vk_step), &vk->step, err));
     return lt_vk_device_messages(&vk->device, err);

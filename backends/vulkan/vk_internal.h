@@ -3,6 +3,7 @@
 #define LT_VULKAN_VK_INTERNAL_H
 
 #include "backends/vulkan/vk_ops.h"
+#include "backends/vulkan/vk_transfer.h"
 
 /* Buffers that streamed weights hold in turn. */
 struct lt_vk_weight_slot {
@@ -17,6 +18,7 @@ struct lt_vk {
     struct lt_vk_device device;
     struct lt_vk_memory memory;
     struct lt_vk_queue queue;
+    struct lt_vk_transfer transfer;
     struct lt_vk_pipelines pipelines;
     struct lt_buffer *step; /* struct lt_vk_step, for every shader */
     struct lt_vk_step now;  /* what it holds */

@@ -159,8 +159,13 @@ static enum lt_status find_place(struct lt_vk_memory *m, struct lt_buffer *buffe
 static enum lt_status make_handle(struct lt_vk_device *d, size_t bytes, VkBuffer *handle,
                                   VkMemoryRequirements *need, struct lt_error *err)
 {
-    const VkBufferCreateInfo info = {
-        .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO, .size = bytes, .usage = usage};
+    const uint32_t families[] = {d->queue_family, d->transfer_family};
+    VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO, .size = bytes, .usage = usage};
+    if (d->transfer) {
+        info.sharingMode = VK_SHARING_MODE_CONCURRENT;
+        info.queueFamilyIndexCount = 2;
+        info.pQueueFamilyIndices = families;
+    }
     LT_TRY(lt_vk_check(d->api.CreateBuffer(d->device, &info, NULL, handle), "creating a buffer", err));
     d->api.GetBufferMemoryRequirements(d->device, *handle, need);
     return LT_OK;

@@ -48,7 +48,9 @@ static enum lt_status upload_scales(struct lt_vk *vk, const struct lt_device_wei
 static enum lt_status upload(struct lt_vk *vk, const struct lt_device_weight *d, const struct lt_weight *w,
                              struct lt_error *err)
 {
-    LT_TRY(lt_vk_queue_write(&vk->queue, d->data.buffer, 0, w->data, d->data.size, err));
+    LT_TRY(d->streamed ? lt_vk_queue_write(&vk->queue, d->data.buffer, 0, w->data, d->data.size, err)
+                       : lt_vk_transfer_write(&vk->transfer, &vk->queue, d->data.buffer, 0, w->data,
+                                              d->data.size, err));
     return d->meta.size > 0 ? upload_scales(vk, d, w, err) : LT_OK;
 }
 
