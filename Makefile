@@ -121,6 +121,17 @@ $(foreach m,$(main_sources),$(eval $(call program_rule,$(m))))
 $(call test_programs,$(test_sources)): %: %.o $(call objects,$(support_sources)) libloratools.a liblora.a
 	$(call quiet,LD,$(@F))$(link) $(filter %.o %.a,$^) $(TEST_LIBS) $(LIBS)
 
+# A Vulkan loader for tests and, where there is glslc, what takes the place of cooperative matrices below it.
+shim := $(if $(filter 1,$(HAVE_VULKAN)),obj/tests/shim/vulkan_shim.so \
+	$(if $(filter 1,$(HAVE_GLSLC)),obj/tests/shim/gemm_coopmat_emulated.spv))
+obj/tests/shim/vulkan_shim.so: $(srcdir)/tests/shim/vulkan_shim.c $(srcdir)/backends/vulkan/vk_api.h obj/flags
+	@mkdir -p $(@D)
+	$(call quiet,LD,$(@F))$(CC) $(filter-out -fopenmp,$(compile_flags)) -fPIC -shared -o $@ $< -ldl
+obj/tests/shim/gemm_coopmat_emulated.spv: $(srcdir)/backends/vulkan/shaders/gemm_coopmat.comp \
+		$(wildcard $(srcdir)/backends/vulkan/shaders/*.glsl)
+	@mkdir -p $(@D)
+	$(call quiet,SPV,$(@F))glslc --target-env=vulkan1.1 -O -DEMULATED -o $@ $<
+
 -include $(patsubst %.c,obj/%.d,$(all_sources))
 
 # ---- tests -----------------------------------------------------------------------------------------------
@@ -134,7 +145,7 @@ export LT_TEST_RUNNER ?= $(RUNNER)
 test_env = LT_SRCDIR='$(abs_srcdir)' LT_BUILD='$(here)' PATH="$(here):$$PATH"
 run_tests = $(test_env) sh $(srcdir)/tests/run $(selected_programs) --scripts $(selected_scripts)
 
-test-programs: $(selected_programs)
+test-programs: $(selected_programs) $(shim)
 
 test: all test-programs
 	@$(run_tests)

@@ -12,6 +12,7 @@
 #include "tools/bench_modes.h"
 #include "tools/bench_session.h"
 #include "tools/bench_weights.h"
+#include "tools/cli_session.h"
 #include "tools/cli_term.h"
 #include "tools/train_memory.h"
 #include "tools/train_report.h"
@@ -99,7 +100,7 @@ static const struct cli_option own_options[] = {
      .aliases = "bnb-4bit-compute-dtype",
      .type = CLI_CHOICE,
      .target = &o.compute_dtype,
-     .choices = "float32,bfloat16",
+     .choices = "float32,bfloat16,float16",
      .help = "arithmetic of the products with frozen weights"},
     {.name = "gradient-checkpointing",
      .type = CLI_CHOICE,
@@ -206,7 +207,10 @@ static enum lt_status create(struct run *r, struct lt_error *err)
         .boundary_dir = r->memory.boundaries_in_file ? bench_weights_folder(o.weights_dir) : NULL,
         .param_elements = r->params.elements};
     r->s.model->table_positions = (int32_t)o.seq;
-    r->s.model->compute_dtype = strcmp(o.compute_dtype, "bfloat16") == 0 ? LT_BF16 : LT_F32;
+    r->s.model->compute_dtype = strcmp(o.compute_dtype, "bfloat16") == 0  ? LT_BF16
+                                : strcmp(o.compute_dtype, "float16") == 0 ? LT_F16
+                                                                          : LT_F32;
+    LT_TRY(cli_check_compute_dtype(r->s.model->compute_dtype, r->s.backend, err));
     LT_TRY(lt_engine_create(&r->engine, r->s.model, r->s.backend, &options, err));
     return r->trains ? create_optimizer(r, err) : LT_OK;
 }

@@ -69,12 +69,13 @@ size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options 
          .aliases = "bnb-4bit-compute-dtype",
          .type = CLI_CHOICE,
          .target = &o->compute_dtype,
-         .choices = "float32,bfloat16",
+         .choices = "float32,bfloat16,float16",
          .help = "arithmetic of the products with frozen weights"},
         {.name = "bf16",
          .type = CLI_FLAG,
          .target = &o->bf16,
          .help = "the same as --compute-dtype bfloat16"},
+        {.name = "fp16", .type = CLI_FLAG, .target = &o->fp16, .help = "the same as --compute-dtype float16"},
         {.name = "chat-template",
          .type = CLI_CHOICE,
          .target = &o->chat_template,
@@ -102,6 +103,8 @@ size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options 
 
 enum lt_dtype cli_compute_dtype(const struct cli_model_options *o)
 {
+    if (o->fp16 || strcmp(o->compute_dtype, "float16") == 0)
+        return LT_F16;
     return o->bf16 || strcmp(o->compute_dtype, "bfloat16") == 0 ? LT_BF16 : LT_F32;
 }
 
@@ -110,6 +113,16 @@ enum lt_residency cli_residency(const char *weights)
     if (strcmp(weights, "resident") == 0)
         return LT_WEIGHTS_RESIDENT;
     return strcmp(weights, "stream") == 0 ? LT_WEIGHTS_STREAM : LT_WEIGHTS_MMAP;
+}
+
+enum lt_status cli_check_compute_dtype(enum lt_dtype dtype, const struct lt_backend *be, struct lt_error *err)
+{
+    if (dtype != LT_F16 || be->f16)
+        return LT_OK;
+    return lt_fail(
+        err, LT_ERR_UNSUPPORTED,
+        "--compute-dtype float16 is for a Vulkan device (--device vulkan): processors compute in float32 "
+        "or bfloat16");
 }
 
 static enum lt_status open_tokenizer(struct cli_session *s, const struct cli_model_options *o, bool need,
@@ -156,9 +169,12 @@ enum lt_status cli_session_open(struct cli_session *s, const struct cli_model_op
             err, LT_ERR_INVALID,
             "--weights stream: weights that are quantized while loading cannot stay in a file; with "
             "--quantized-cache on they are quantized once and can");
+    if (o->bf16 && o->fp16)
+        return lt_fail(err, LT_ERR_INVALID, "--bf16 and --fp16 exclude each other");
     struct lt_backend_request req = {
         .device = o->device, .threads = (int)o->threads, .isa = getenv("LT_CPU"), .gemm = getenv("LT_GEMM")};
     LT_TRY(lt_backend_create(&s->backend, &req, err));
+    LT_TRY(cli_check_compute_dtype(cli_compute_dtype(o), s->backend, err));
     LT_TRY(lt_checkpoint_resolve(&s->dir, o->model, err));
     s->load.threads = o->threads > 0 ? (int)o->threads : lt_cpu_count();
     s->load.double_quant = o->double_quant && !o->load_in_8bit;

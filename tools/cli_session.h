@@ -21,14 +21,14 @@ struct cli_model_options {
     const char *cache_dir;
     const char *weights; /* auto | resident | mmap | stream */
     const char *compute_dtype;
-    bool bf16; /* compute_dtype bfloat16 by the name that transformers has for it */
+    bool bf16, fp16; /* compute_dtype bfloat16, float16 by the names that transformers has for them */
     int64_t threads;
     const char *chat_template;
 };
 extern const struct cli_model_options cli_model_defaults;
 
 /* Appends the shared option rows to `table` (room for CLI_MODEL_OPTION_COUNT); returns how many. */
-enum { CLI_MODEL_OPTION_COUNT = 15 };
+enum { CLI_MODEL_OPTION_COUNT = 16 };
 size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options *o);
 
 struct cli_session {
@@ -60,6 +60,9 @@ void cli_session_close(struct cli_session *s);
 enum lt_dtype cli_compute_dtype(const struct cli_model_options *o);
 /* Where `resident`, `mmap` or `stream` leaves the weights; of `auto`, which is none of them, as mmap. */
 enum lt_residency cli_residency(const char *weights);
+/* LT_ERR_UNSUPPORTED when the backend has no such products. */
+enum lt_status cli_check_compute_dtype(enum lt_dtype dtype, const struct lt_backend *be, struct lt_error *err)
+    LT_MUST_USE;
 /* The dataset's view of the tokenizer (valid while the session is). */
 struct lt_data_tokenizer cli_data_tokenizer(struct cli_session *s);
 void cli_print_plan(const struct lt_plan *plan);

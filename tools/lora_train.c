@@ -136,7 +136,9 @@ static enum lt_status choose_params(struct run *r, struct lt_error *err)
                                                               : ", 4-bit NF4 base";
     lt_snprintf(r->method, sizeof r->method, "LoRA r=%d alpha=%s%s%s%s", r->lora.r, alpha,
                 r->lora.use_rslora ? " (rsLoRA)" : "", base,
-                model->compute_dtype == LT_BF16 ? ", bf16 products" : "");
+                model->compute_dtype == LT_BF16  ? ", bf16 products"
+                : model->compute_dtype == LT_F16 ? ", f16 products"
+                                                 : "");
     return LT_OK;
 }
 

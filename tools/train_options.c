@@ -228,7 +228,7 @@ enum lt_status train_options_check(struct train_command *c, struct lt_error *err
                        "--resume-from-checkpoint needs --output-dir, where the run goes on");
     if (o->full_finetune && cli_compute_dtype(&o->model) != LT_F32)
         return lt_fail(err, LT_ERR_INVALID,
-                       "--compute-dtype bfloat16 is for frozen weights: leave it out with --full-finetune");
+                       "--compute-dtype is for frozen weights: leave it out with --full-finetune");
     if (o->full_finetune && (o->model.load_in_4bit || o->model.load_in_8bit))
         return lt_fail(err, LT_ERR_INVALID,
                        "--full-finetune cannot train %d-bit weights: leave --load-in-%dbit out",

@@ -35,7 +35,7 @@ static void build_probe(struct lt_graph *g, int64_t n, int64_t rows, enum lt_dty
     node->in[0] = x;
     node->in[1] = w;
     node->out[0] = y;
-    node->attr.bf16 = compute == LT_BF16;
+    node->attr.compute = compute;
 }
 
 /* A device may only have begun when run() returns: reading a number waits for it. */

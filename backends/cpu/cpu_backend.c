@@ -205,7 +205,7 @@ static bool cpu_supports(struct lt_backend *be, const struct lt_program *p, cons
 {
     (void)be;
     (void)p;
-    return lt_cpu_op_table[n->op] != NULL;
+    return lt_cpu_op_table[n->op] != NULL && n->attr.compute != LT_F16;
 }
 
 static enum lt_status cpu_compile(struct lt_backend *be, const struct lt_program *p, struct lt_compiled **out,

@@ -36,7 +36,7 @@ static bool joins_backward(const struct lt_program *p, const struct lt_node *lor
 {
     int dx = lora->out[0], acc = lora->in[6];
     return lora->op == LT_OP_LORA_BWD && linear->op == LT_OP_LINEAR_DX && dx >= 0 && linear->in[2] == dx &&
-           lora->attr.dropout <= 0 && !linear->attr.bf16 && readers(p, dx) == 1 &&
+           lora->attr.dropout <= 0 && linear->attr.compute == LT_F32 && readers(p, dx) == 1 &&
            same_place(p, dx, linear->out[0]) && (acc < 0 || same_place(p, acc, dx));
 }
 

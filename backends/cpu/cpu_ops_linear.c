@@ -20,7 +20,7 @@ static void product_updated(const struct lt_cpu_call *c, enum lt_gemm_side side,
                                 .c = y,
                                 .ldc = n,
                                 .accumulate = accumulate,
-                                .bf16 = c->node->attr.bf16,
+                                .bf16 = c->node->attr.compute == LT_BF16,
                                 .bias = bias,
                                 .update = update};
     c->cpu->gemm->run(c->cpu->gemm, &args);

@@ -38,9 +38,10 @@ static enum lt_status find_all(struct lt_vk_api *api, const struct entry *entrie
 enum lt_status lt_vk_api_open(struct lt_vk_api *api, struct lt_error *err)
 {
     struct lt_error why = {.message = "LT_VK_NO_LOADER is set"};
-    const char *off = getenv("LT_VK_NO_LOADER");
+    const char *off = getenv("LT_VK_NO_LOADER"), *other = getenv("LT_VK_LOADER");
+    const char *file = other && *other ? other : "libvulkan.so.1";
     if (!off || !*off || strcmp(off, "0") == 0)
-        api->library = lt_library_open("libvulkan.so.1", &why);
+        api->library = lt_library_open(file, &why);
     if (!api->library)
         return lt_fail(
             err, LT_ERR_NOT_FOUND,
@@ -49,7 +50,7 @@ enum lt_status lt_vk_api_open(struct lt_vk_api *api, struct lt_error *err)
             why.message);
     lt_library_fn fn = lt_library_symbol(api->library, "vkGetInstanceProcAddr");
     if (!fn)
-        return lt_fail(err, LT_ERR_NOT_FOUND, "libvulkan.so.1 is not a Vulkan loader");
+        return lt_fail(err, LT_ERR_NOT_FOUND, "%s is not a Vulkan loader", file);
     memcpy(&api->GetInstanceProcAddr, &fn, sizeof fn);
     return find_all(api, global_entries, sizeof global_entries / sizeof *global_entries, NULL, NULL, err);
 }
@@ -62,6 +63,9 @@ enum lt_status lt_vk_api_instance(struct lt_vk_api *api, VkInstance instance, st
     PFN_vkVoidFunction destroy = api->GetInstanceProcAddr(instance, "vkDestroyDebugUtilsMessengerEXT");
     memcpy(&api->CreateDebugUtilsMessengerEXT, &create, sizeof create);
     memcpy(&api->DestroyDebugUtilsMessengerEXT, &destroy, sizeof destroy);
+    PFN_vkVoidFunction coopmat =
+        api->GetInstanceProcAddr(instance, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR");
+    memcpy(&api->GetCooperativeMatrixProperties, &coopmat, sizeof coopmat);
     return LT_OK;
 }
 

@@ -205,6 +205,7 @@ enum lt_status lt_vulkan_backend_create(struct lt_backend **be, int index, struc
         return lt_fail(err, LT_ERR_NOMEM, "out of memory while creating the Vulkan backend");
     vk->base.ops = &vulkan_ops;
     vk->base.name = "vulkan";
+    vk->base.f16 = true;
     vk->queue.device = &vk->device;
     enum lt_status status = open_parts(vk, index, err);
     if (status != LT_OK) {
@@ -254,11 +255,13 @@ static void list(struct lt_vk_device *d, struct lt_strbuf *out)
         lt_strbuf_printf(out, "vulkan:%u  %s (%s), Vulkan %u.%u, %llu MB", i, info->name, info->type,
                          VK_VERSION_MAJOR(info->api), VK_VERSION_MINOR(info->api),
                          (unsigned long long)(info->memory >> 20));
-        if (info->has_budget)
+        if (info->features.budget)
             lt_strbuf_printf(out, " (%llu MB free)", (unsigned long long)(info->available >> 20));
-        lt_strbuf_printf(out, ", bindings to %llu MB, %u KB shared, subgroups of %u%s%s\n",
-                         (unsigned long long)(l->storage_range >> 20), l->shared_bytes >> 10, l->subgroup,
-                         info->unusable ? "; unusable: " : "", info->unusable ? info->unusable : "");
+        lt_strbuf_printf(out, ", bindings to %llu MB, %u KB shared, subgroups of %u",
+                         (unsigned long long)(l->storage_range >> 20), l->shared_bytes >> 10, l->subgroup);
+        lt_vk_features_describe(&info->features, out);
+        lt_strbuf_printf(out, "%s%s\n", info->unusable ? "; unusable: " : "",
+                         info->unusable ? info->unusable : "");
     }
 }
 

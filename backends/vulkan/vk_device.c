@@ -6,12 +6,6 @@
 #include "core/base/strbuf.h"
 #include "core/base/system.h"
 
-static bool switched_on(const char *name)
-{
-    const char *value = getenv(name);
-    return value && *value && strcmp(value, "0") != 0;
-}
-
 /* ---- instance ---- */
 
 static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
@@ -80,8 +74,8 @@ static enum lt_status create_instance(struct lt_vk_device *d, struct lt_error *e
 enum lt_status lt_vk_instance_open(struct lt_vk_device *d, struct lt_error *err)
 {
     memset(d, 0, sizeof *d);
-    d->debug = switched_on("LT_VK_DEBUG");
-    d->validation = switched_on("LT_VK_VALIDATION");
+    d->debug = lt_vk_switched_on("LT_VK_DEBUG");
+    d->validation = lt_vk_switched_on("LT_VK_VALIDATION");
     LT_TRY(lt_vk_api_open(&d->api, err));
     uint32_t version = 0;
     if (d->api.EnumerateInstanceVersion(&version) != VK_SUCCESS || version < VK_API_VERSION_1_1)
@@ -116,17 +110,6 @@ static uint64_t lowered(uint64_t limit, const char *name)
     const char *text = getenv(name);
     return text && lt_parse_i64(text, &wanted) && wanted > 0 && (uint64_t)wanted < limit ? (uint64_t)wanted
                                                                                          : limit;
-}
-
-static bool has_extension(const struct lt_vk_api *api, VkPhysicalDevice physical, const char *name)
-{
-    VkExtensionProperties list[512];
-    uint32_t count = 512;
-    VkResult result = api->EnumerateDeviceExtensionProperties(physical, NULL, &count, list);
-    for (uint32_t i = 0; (result == VK_SUCCESS || result == VK_INCOMPLETE) && i < count; i++)
-        if (strcmp(list[i].extensionName, name) == 0)
-            return true;
-    return false;
 }
 
 static void read_memory(const struct lt_vk_api *api, VkPhysicalDevice physical, bool has_budget,
@@ -191,11 +174,10 @@ static void describe(const struct lt_vk_device *d, VkPhysicalDevice physical, st
     lt_snprintf(info->name, sizeof info->name, "%s", p.properties.deviceName);
     info->type = type_name(p.properties.deviceType);
     info->api = p.properties.apiVersion;
-    info->has_budget = !switched_on("LT_VK_NO_MEMORY_BUDGET") &&
-                       has_extension(&d->api, physical, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
+    lt_vk_features_read(&d->api, physical, &info->features);
     read_limits(&info->limits, &p.properties.limits, maintenance.maxMemoryAllocationSize,
                 subgroup.subgroupSize);
-    read_memory(&d->api, physical, info->has_budget, info, NULL);
+    read_memory(&d->api, physical, info->features.budget, info, NULL);
     info->unusable = why_unusable(&p.properties, &info->limits);
 }
 
@@ -214,7 +196,7 @@ enum lt_status lt_vk_enumerate(struct lt_vk_device *d, VkPhysicalDevice *devices
 uint64_t lt_vk_device_available(const struct lt_vk_device *d)
 {
     struct lt_vk_device_info now = d->info;
-    if (!d->info.has_budget)
+    if (!d->info.features.budget)
         return 0;
     read_memory(&d->api, d->physical, true, &now, NULL);
     return now.available;
@@ -237,25 +219,32 @@ static enum lt_status choose(struct lt_vk_device *d, int index, struct lt_error 
     if (d->info.unusable)
         return lt_fail(err, LT_ERR_UNSUPPORTED, "the Vulkan device %s cannot be used: %s", d->info.name,
                        d->info.unusable);
-    read_memory(&d->api, d->physical, d->info.has_budget, &d->info, &d->memory);
+    read_memory(&d->api, d->physical, d->info.features.budget, &d->info, &d->memory);
     return LT_OK;
 }
 
-/* A family for compute only keeps a desktop responsive; else any that computes. */
-static enum lt_status choose_queue(struct lt_vk_device *d, struct lt_error *err)
+/* A family for compute only keeps a desktop responsive; else any that computes.  One that neither computes nor draws moves
+ * data beside it. */
+static enum lt_status choose_queues(struct lt_vk_device *d, bool *transfer, struct lt_error *err)
 {
     VkQueueFamilyProperties families[32];
     uint32_t count = 32;
-    bool found = false;
+    bool found = false, draws = true;
+    *transfer = false;
     d->api.GetPhysicalDeviceQueueFamilyProperties(d->physical, &count, families);
     for (uint32_t i = 0; i < count; i++) {
-        bool computes = families[i].queueFlags & VK_QUEUE_COMPUTE_BIT;
-        bool draws = families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT;
-        if (computes && (!found || !draws)) {
+        VkQueueFlags flags = families[i].queueFlags;
+        if (families[i].queueCount == 0)
+            continue;
+        if ((flags & VK_QUEUE_COMPUTE_BIT) && (!found || (draws && !(flags & VK_QUEUE_GRAPHICS_BIT)))) {
             d->queue_family = i;
+            draws = flags & VK_QUEUE_GRAPHICS_BIT;
             found = true;
-            if (!draws)
-                break;
+        }
+        if ((flags & VK_QUEUE_TRANSFER_BIT) && !(flags & (VK_QUEUE_COMPUTE_BIT | VK_QUEUE_GRAPHICS_BIT)) &&
+            !*transfer && !lt_vk_switched_on("LT_VK_NO_TRANSFER_QUEUE")) {
+            d->transfer_family = i;
+            *transfer = true;
         }
     }
     return found ? LT_OK : lt_fail(err, LT_ERR_UNSUPPORTED, "%s has no compute queue", d->info.name);
@@ -263,23 +252,30 @@ static enum lt_status choose_queue(struct lt_vk_device *d, struct lt_error *err)
 
 enum lt_status lt_vk_device_open(struct lt_vk_device *d, int index, struct lt_error *err)
 {
-    static const char *const extensions[] = {VK_EXT_MEMORY_BUDGET_EXTENSION_NAME};
+    struct lt_vk_enabled enabled;
+    bool transfer;
     const float priority = 1.0f;
     LT_TRY(lt_vk_instance_open(d, err));
     LT_TRY(choose(d, index, err));
-    LT_TRY(choose_queue(d, err));
-    const VkDeviceQueueCreateInfo queue = {.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
-                                           .queueFamilyIndex = d->queue_family,
-                                           .queueCount = 1,
-                                           .pQueuePriorities = &priority};
+    LT_TRY(choose_queues(d, &transfer, err));
+    VkDeviceQueueCreateInfo queues[2] = {{.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
+                                          .queueFamilyIndex = d->queue_family,
+                                          .queueCount = 1,
+                                          .pQueuePriorities = &priority}};
+    queues[1] = queues[0];
+    queues[1].queueFamilyIndex = d->transfer_family;
+    lt_vk_features_enable(&d->info.features, &enabled);
     const VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
-                                     .queueCreateInfoCount = 1,
-                                     .pQueueCreateInfos = &queue,
-                                     .enabledExtensionCount = d->info.has_budget ? 1 : 0,
-                                     .ppEnabledExtensionNames = extensions};
+                                     .pNext = enabled.next,
+                                     .queueCreateInfoCount = transfer ? 2 : 1,
+                                     .pQueueCreateInfos = queues,
+                                     .enabledExtensionCount = enabled.extension_count,
+                                     .ppEnabledExtensionNames = enabled.extensions};
     LT_TRY(lt_vk_check(d->api.CreateDevice(d->physical, &info, NULL, &d->device), "opening the device", err));
     LT_TRY(lt_vk_api_device(&d->api, d->device, err));
     d->api.GetDeviceQueue(d->device, d->queue_family, 0, &d->queue);
+    if (transfer)
+        d->api.GetDeviceQueue(d->device, d->transfer_family, 0, &d->transfer);
     return LT_OK;
 }
 

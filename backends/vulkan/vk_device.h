@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "backends/vulkan/vk_api.h"
+#include "backends/vulkan/vk_features.h"
 
 enum { LT_VK_MAX_DEVICES = 16 };
 
@@ -26,7 +26,7 @@ struct lt_vk_device_info {
     uint32_t api;       /* VK_MAKE_VERSION */
     uint64_t memory;    /* bytes of the largest device-local heap */
     uint64_t available; /* of those, free for this process now (VK_EXT_memory_budget); 0: unknown */
-    bool has_budget;
+    struct lt_vk_features features;
     struct lt_vk_limits limits;
     const char *unusable; /* why it cannot be used; NULL: it can */
 };

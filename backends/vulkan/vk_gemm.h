@@ -14,7 +14,8 @@ struct lt_vk_gemm {
     struct lt_vk_ref bias, start; /* [n]; [m, n], may be c; buffer NULL: absent */
     struct lt_vk_ref c;
     float scale;
-    bool bf16;            /* both factors, the bias and the result are rounded to bf16, the sum is f32 */
+    enum lt_dtype
+        compute;          /* as the attribute of LINEAR; LT_F16 needs lt_vk_halves_bytes(m, k) of workspace */
     enum lt_vk_rows kind; /* of the live rows */
     int64_t row0;
     struct lt_vk_ref workspace; /* lt_vk_gemm_workspace() bytes */
@@ -22,6 +23,7 @@ struct lt_vk_gemm {
 
 void lt_vk_gemm(struct lt_vk_recorder *r, const struct lt_vk_gemm *g);
 size_t lt_vk_gemm_workspace(int64_t m, int64_t n, int64_t k, bool a_transposed);
+size_t lt_vk_halves_bytes(int64_t m, int64_t k);
 
 /* What weight.glsl reads of the pushed constants, for a binding that begins at stored row `row`. */
 struct lt_vk_weight_push {

@@ -166,13 +166,12 @@ static enum lt_status make_handle(struct lt_vk_device *d, size_t bytes, VkBuffer
                                   VkMemoryRequirements *need, struct lt_error *err)
 {
     const uint32_t families[] = {d->queue_family, d->transfer_family};
-    const VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
-                                     .size = bytes,
-                                     .usage = usage,
-                                     .sharingMode = d->transfer ? VK_SHARING_MODE_CONCURRENT
-                                                                : VK_SHARING_MODE_EXCLUSIVE,
-                                     .queueFamilyIndexCount = d->transfer ? 2 : 0,
-                                     .pQueueFamilyIndices = families};
+    VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO, .size = bytes, .usage = usage};
+    if (d->transfer) {
+        info.sharingMode = VK_SHARING_MODE_CONCURRENT;
+        info.queueFamilyIndexCount = 2;
+        info.pQueueFamilyIndices = families;
+    }
     LT_TRY(lt_vk_check(d->api.CreateBuffer(d->device, &info, NULL, handle), "creating a buffer", err));
     d->api.GetBufferMemoryRequirements(d->device, *handle, need);
     return LT_OK;

@@ -17,6 +17,7 @@ struct lt_device_weight {
     uint32_t nested_absmax_at, absmax_at; /* words of meta */
     struct lt_vk_ref data, meta;
     bool streamed; /* its buffers come and go: lt_vk_weight_rebind() */
+    bool in_use;   /* programs may have been submitted that read it */
 };
 
 struct lt_vk_call {

@@ -60,7 +60,7 @@ void lt_vk_op_linear(const struct lt_vk_call *c)
                                             .bias = c->in[2],
                                             .c = c->out[0],
                                             .scale = 1,
-                                            .bf16 = c->node->attr.bf16,
+                                            .compute = c->node->attr.compute,
                                             .kind = c->in_kind[0],
                                             .workspace = c->workspace});
 }
@@ -77,7 +77,7 @@ void lt_vk_op_linear_dx(const struct lt_vk_call *c)
                                             .start = c->in[2],
                                             .c = c->out[0],
                                             .scale = 1,
-                                            .bf16 = c->node->attr.bf16,
+                                            .compute = c->node->attr.compute,
                                             .kind = c->in_kind[0],
                                             .workspace = c->workspace});
 }
@@ -184,7 +184,8 @@ size_t lt_vk_linear_workspace(const struct lt_program *p, const struct lt_node *
     switch (n->op) {
     case LT_OP_LINEAR:
     case LT_OP_LINEAR_DX:
-        return lt_vk_gemm_workspace(rows, v[n->out[0]].cols, a, false);
+        return larger(lt_vk_gemm_workspace(rows, v[n->out[0]].cols, a, false),
+                      n->attr.compute == LT_F16 ? lt_vk_halves_bytes(rows, a) : 0);
     case LT_OP_LINEAR_DW:
         return n->attr.transposed ? lt_vk_gemm_workspace(b, a, rows, true)
                                   : lt_vk_gemm_workspace(a, b, rows, true);

@@ -7,8 +7,9 @@
 #include "core/base/file.h"
 #include "core/base/strbuf.h"
 #include "core/base/system.h"
+#include "core/base/worker.h"
 
-enum { CACHE_MAX = 256 << 20, CACHE_HEADER = 32 };
+enum { CACHE_MAX = 256 << 20, CACHE_HEADER = 32, MAX_THREADS = 8 };
 
 /* ---- the cache file ---- */
 
@@ -146,9 +147,15 @@ static enum lt_status create(struct lt_vk_pipelines *p, const struct lt_vk_pipel
                                        .pData = key->spec};
     const VkShaderModuleCreateInfo module = {
         .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = code->bytes, .pCode = code->words};
+    const VkPipelineShaderStageRequiredSubgroupSizeCreateInfo subgroup = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
+        .requiredSubgroupSize = LT_VK_COOPMAT_SUBGROUP};
+    const bool fixed = key->shader == LT_VK_SHADER_gemm_coopmat;
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                  .pNext = fixed ? &subgroup : NULL,
+                  .flags = fixed ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT : 0,
                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                   .pName = "main",
                   .pSpecializationInfo = &spec},
@@ -162,21 +169,101 @@ static enum lt_status create(struct lt_vk_pipelines *p, const struct lt_vk_pipel
     return status == LT_OK ? LT_OK : lt_fail_prefix(err, status, "shader %s", code->name);
 }
 
-enum lt_status lt_vk_pipeline_get(struct lt_vk_pipelines *p, const struct lt_vk_pipeline_key *key,
-                                  VkPipeline *handle, struct lt_error *err)
+/* The pipeline of that key, which may not be compiled yet; NULL: out of memory. */
+static struct lt_vk_pipeline *item_of(struct lt_vk_pipelines *p, const struct lt_vk_pipeline_key *key)
 {
     for (size_t i = 0; i < p->count; i++) {
         const struct lt_vk_pipeline_key *have = &p->items[i].key;
         if (have->shader == key->shader && have->spec_count == key->spec_count &&
-            memcmp(have->spec, key->spec, 4 * key->spec_count) == 0) {
-            *handle = p->items[i].handle;
-            return LT_OK;
-        }
+            memcmp(have->spec, key->spec, 4 * key->spec_count) == 0)
+            return &p->items[i];
     }
     if (!lt_reserve((void **)&p->items, &p->cap, p->count, sizeof *p->items))
+        return NULL;
+    p->items[p->count] = (struct lt_vk_pipeline){.key = *key};
+    return &p->items[p->count++];
+}
+
+enum lt_status lt_vk_pipeline_want(struct lt_vk_pipelines *p, const struct lt_vk_pipeline_key *key,
+                                   struct lt_error *err)
+{
+    return item_of(p, key) ? LT_OK : lt_fail(err, LT_ERR_NOMEM, "out of memory while compiling a shader");
+}
+
+enum lt_status lt_vk_pipeline_get(struct lt_vk_pipelines *p, const struct lt_vk_pipeline_key *key,
+                                  VkPipeline *handle, struct lt_error *err)
+{
+    struct lt_vk_pipeline *item = item_of(p, key);
+    if (!item)
         return lt_fail(err, LT_ERR_NOMEM, "out of memory while compiling a shader");
-    LT_TRY(create(p, key, handle, err));
-    p->items[p->count++] = (struct lt_vk_pipeline){.key = *key, .handle = *handle};
-    p->made++;
+    if (!item->handle) {
+        LT_TRY(create(p, key, &item->handle, err));
+        p->made++;
+    }
+    *handle = item->handle;
     return LT_OK;
+}
+
+/* ---- many at once ---- */
+
+struct build {
+    struct lt_job job;
+    struct lt_vk_pipelines *pipelines;
+    struct lt_vk_pipeline *item;
+};
+
+static enum lt_status run_build(void *user, struct lt_error *err)
+{
+    struct build *b = user;
+    return create(b->pipelines, &b->item->key, &b->item->handle, err);
+}
+
+static size_t missing(struct lt_vk_pipelines *p, struct build *builds)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < p->count; i++)
+        if (!p->items[i].handle) {
+            if (builds)
+                builds[n] = (struct build){
+                    .job = {.run = run_build, .user = &builds[n]}, .pipelines = p, .item = &p->items[i]};
+            n++;
+        }
+    return n;
+}
+
+/* What a thread that cannot be had would have compiled is left to lt_vk_pipeline_get(). */
+static enum lt_status build_all(struct build *builds, size_t n, struct lt_error *err)
+{
+    struct lt_worker *workers[MAX_THREADS] = {NULL};
+    struct lt_error ignored;
+    enum lt_status status = LT_OK;
+    size_t threads = (size_t)lt_cpu_count() < MAX_THREADS ? (size_t)lt_cpu_count() : MAX_THREADS;
+    for (size_t i = 0; i < threads && i < n; i++)
+        if (lt_worker_create(&workers[i], &ignored) == LT_OK)
+            for (size_t k = i; k < n; k += threads)
+                lt_worker_submit(workers[i], &builds[k].job);
+    for (size_t k = 0; k < n; k++) {
+        struct lt_worker *w = workers[k % threads];
+        enum lt_status done = w ? lt_worker_wait(w, &builds[k].job, status == LT_OK ? err : NULL) : LT_OK;
+        status = status == LT_OK ? done : status;
+    }
+    for (size_t i = 0; i < threads; i++)
+        lt_worker_destroy(workers[i]);
+    return status;
+}
+
+enum lt_status lt_vk_pipelines_make(struct lt_vk_pipelines *p, struct lt_error *err)
+{
+    size_t n = missing(p, NULL);
+    const struct lt_vk_device *d = p->device;
+    if (n < 2 || d->validation || d->debug || lt_vk_switched_on("LT_VK_NO_PARALLEL_COMPILE"))
+        return LT_OK;
+    struct build *builds = lt_alloc_zero(n, sizeof *builds);
+    if (!builds)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory while compiling shaders");
+    missing(p, builds);
+    enum lt_status status = build_all(builds, n, err);
+    p->made += n;
+    lt_free(builds);
+    return status;
 }

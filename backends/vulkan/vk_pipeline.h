@@ -1,4 +1,4 @@
-/* Compute pipelines, made when first used and kept in a cache file between runs.  All share one layout: 12 storage
+/* Compute pipelines, compiled for the first recording that uses them, several at a time, and kept in a cache file between runs.  All share one layout: 12 storage
  * buffers and 128 bytes of push constants. */
 #ifndef LT_VULKAN_VK_PIPELINE_H
 #define LT_VULKAN_VK_PIPELINE_H
@@ -16,7 +16,7 @@ struct lt_vk_pipeline_key {
 
 struct lt_vk_pipeline {
     struct lt_vk_pipeline_key key;
-    VkPipeline handle;
+    VkPipeline handle; /* NULL: wanted, not compiled yet */
 };
 
 struct lt_vk_pipelines {
@@ -35,5 +35,10 @@ enum lt_status lt_vk_pipelines_open(struct lt_vk_pipelines *p, struct lt_vk_devi
 void lt_vk_pipelines_close(struct lt_vk_pipelines *p); /* writes the cache file; a zeroed one is accepted */
 enum lt_status lt_vk_pipeline_get(struct lt_vk_pipelines *p, const struct lt_vk_pipeline_key *key,
                                   VkPipeline *handle, struct lt_error *err) LT_MUST_USE;
+/* Notes one that will be asked for; make compiles what was noted on several threads (LT_VK_NO_PARALLEL_COMPILE=1, or
+ * under validation: get compiles each when it is asked for). */
+enum lt_status lt_vk_pipeline_want(struct lt_vk_pipelines *p, const struct lt_vk_pipeline_key *key,
+                                   struct lt_error *err) LT_MUST_USE;
+enum lt_status lt_vk_pipelines_make(struct lt_vk_pipelines *p, struct lt_error *err) LT_MUST_USE;
 
 #endif

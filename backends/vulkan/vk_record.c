@@ -209,6 +209,10 @@ static void dispatch_one(struct lt_vk_recorder *r, const struct lt_vk_dispatch *
         lt_vk_refuse(r, "it needs %u x %u x %u workgroups", groups[0], groups[1], groups[2]);
         return;
     }
+    if (r->looking) {
+        failed(r, lt_vk_pipeline_want(r->pipelines, &d->key, &r->error));
+        return;
+    }
     failed(r, lt_vk_pipeline_get(r->pipelines, &d->key, &pipeline, &r->error));
     if (r->status == LT_OK && r->commands && r->work + d->work > piece_work)
         end_piece(r);

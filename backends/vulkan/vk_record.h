@@ -96,6 +96,7 @@ struct lt_vk_recorder {
     struct lt_buffer *step;
     struct lt_vk_recording *out;
     const char *op; /* being recorded */
+    bool looking;   /* nothing is recorded: pipelines are noted (lt_vk_pipeline_want) */
     enum lt_status status;
     struct lt_error error;
     VkCommandBuffer commands;         /* being written, or NULL */

@@ -118,26 +118,39 @@ static void fill_call(struct lt_vk_call *c, const struct lt_program *p, const st
     }
 }
 
-static enum lt_status record(struct lt_vk *vk, const struct lt_program *p, const struct lt_run *run,
-                             struct lt_vk_recording *out, struct lt_error *err)
+static void record_ops(struct lt_vk_recorder *r, const struct lt_program *p, const struct lt_run *run)
 {
-    struct lt_vk_recorder r = {.device = &vk->device,
-                               .pipelines = &vk->pipelines,
-                               .queue = &vk->queue,
-                               .step = vk->step,
-                               .out = out};
-    for (size_t i = 0; i < p->graph.node_count && r.status == LT_OK; i++) {
+    for (size_t i = 0; i < p->graph.node_count && r->status == LT_OK; i++) {
         const struct lt_node *n = &p->graph.nodes[i];
-        struct lt_vk_call c = {.rec = &r,
+        struct lt_vk_call c = {.rec = r,
                                .capacity = &p->capacity,
                                .site = run->params.site_base + n->attr.site,
                                .training = run->params.training};
         if (run->workspace)
             c.workspace = (struct lt_vk_ref){run->workspace, 0, run->workspace->size};
         fill_call(&c, p, n, run);
-        r.op = lt_op_info[n->op].name;
+        r->op = lt_op_info[n->op].name;
         lt_vk_op_table[n->op](&c);
     }
+}
+
+/* The first time the pipelines are looked up in a round of their own, so that they are compiled side by side. */
+static enum lt_status record(struct lt_vk *vk, const struct lt_program *p, const struct lt_run *run,
+                             bool first, struct lt_vk_recording *out, struct lt_error *err)
+{
+    struct lt_vk_recorder r = {.device = &vk->device,
+                               .pipelines = &vk->pipelines,
+                               .queue = &vk->queue,
+                               .step = vk->step,
+                               .out = out,
+                               .looking = first};
+    if (first) {
+        record_ops(&r, p, run);
+        if (r.status == LT_OK)
+            r.status = lt_vk_pipelines_make(&vk->pipelines, &r.error);
+        r.looking = false;
+    }
+    record_ops(&r, p, run);
     return lt_vk_record_end(&r, err);
 }
 
@@ -182,7 +195,7 @@ static enum lt_status find_recording(struct lt_vk *vk, struct lt_compiled *c, co
         return lt_fail(err, LT_ERR_NOMEM, "out of memory while recording a program");
     }
     memcpy(v.bindings, c->wanted, n * sizeof *c->wanted);
-    enum lt_status status = record(vk, c->program, run, &v.recording, err);
+    enum lt_status status = record(vk, c->program, run, c->count == 0, &v.recording, err);
     if (status != LT_OK) {
         lt_free(v.bindings);
         return status;

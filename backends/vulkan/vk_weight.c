@@ -6,12 +6,12 @@
 
 enum { CODES = 16, NESTED_CODES = 256, NESTED_BLOCK = 256 }; /* words, words, scales */
 
-/* Streamed weights go up beside the computation. */
+/* Where nothing submitted can still read the buffer, it is filled beside the computation. */
 static enum lt_status write(struct lt_vk *vk, const struct lt_device_weight *w, struct lt_buffer *b,
                             size_t offset, const void *src, size_t bytes, struct lt_error *err)
 {
-    return w->streamed ? lt_vk_upload_write(&vk->queue.upload, b, offset, src, bytes, err)
-                       : lt_vk_queue_write(&vk->queue, b, offset, src, bytes, err);
+    return w->in_use ? lt_vk_queue_write(&vk->queue, b, offset, src, bytes, err)
+                     : lt_vk_upload_write(&vk->queue.upload, b, offset, src, bytes, err);
 }
 
 static enum lt_status put(struct lt_vk *vk, const struct lt_device_weight *w, uint32_t word, const void *src,
@@ -111,6 +111,7 @@ enum lt_status lt_vk_weight_create(struct lt_backend *be, const struct lt_weight
         lt_vk_weight_destroy(be, d);
         return status;
     }
+    d->in_use = !d->streamed;
     *out = d;
     return LT_OK;
 }

@@ -121,6 +121,7 @@ struct lt_backend {
     const char *name;      /* "cpu" */
     char description[256]; /* one line for people: processor, ISA, GEMM provider, threads */
     bool bf16_unit;        /* bf16 products are faster than f32 ones */
+    bool f16;              /* it has products with f16 factors (attribute `compute`) */
     size_t fixed_bytes;    /* memory the backend holds for itself (provider buffers): a line of the plan */
     /* The caller's array by enum lt_op, to which run() adds; NULL, as created: nothing is timed.  A device that cannot
      * tell ops apart leaves it alone. */

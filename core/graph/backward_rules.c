@@ -80,7 +80,7 @@ static void linear_rule(struct lt_backward *b, const struct lt_node *n, int dy)
     }
     if (needs(b, x)) {
         /* What is rounded to bf16 is this product alone, so it is added afterwards. */
-        bool apart = n->attr.bf16;
+        bool apart = n->attr.compute == LT_BF16;
         int in[] = {dy, lt_backward_use(b, w), apart ? LT_NO_VALUE : b->grad[x]}, out[] = {new_grad(b, x)};
         emit(b, LT_OP_LINEAR_DX, &n->attr, in, 3, out, 1);
         if (apart)

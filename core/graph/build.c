@@ -99,9 +99,9 @@ static int build_lora(struct lt_build *b, int y, int x, int weight)
 }
 
 /* Trained weights, adapters, the head and all that is no matrix product stay in f32, as bitsandbytes computes. */
-static bool computes_bf16(const struct lt_build *b, const struct lt_model_tensor *t)
+static enum lt_dtype compute_dtype(const struct lt_build *b, const struct lt_model_tensor *t)
 {
-    return b->model->compute_dtype == LT_BF16 && t->kind == LT_TENSOR_LINEAR && !t->is_head && !t->trainable;
+    return t->kind == LT_TENSOR_LINEAR && !t->is_head && !t->trainable ? b->model->compute_dtype : LT_F32;
 }
 
 int lt_build_linear(struct lt_build *b, int x, int weight, int bias)
@@ -118,7 +118,7 @@ int lt_build_linear(struct lt_build *b, int x, int weight, int bias)
     n->attr.step = b->step;
     n->attr.int8 = b->model->int8 && b->mode != LT_BUILD_TRAIN && !t->is_head;
     n->attr.int8_threshold = n->attr.int8 ? b->model->int8_threshold : 0;
-    n->attr.bf16 = computes_bf16(b, t);
+    n->attr.compute = compute_dtype(b, t);
     return t->lora.rank > 0 ? build_lora(b, y, x, weight) : y;
 }
 

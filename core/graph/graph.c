@@ -108,7 +108,7 @@ static bool attr_equal(const struct lt_op_attr *a, const struct lt_op_attr *b)
            a->rotary == b->rotary && a->window == b->window && a->chunk == b->chunk && a->site == b->site &&
            a->act == b->act && a->inverse == b->inverse && a->plus_one == b->plus_one &&
            a->transposed == b->transposed && a->decay == b->decay && a->step == b->step &&
-           a->int8 == b->int8 && a->int8_threshold == b->int8_threshold && a->bf16 == b->bf16;
+           a->int8 == b->int8 && a->int8_threshold == b->int8_threshold && a->compute == b->compute;
 }
 
 bool lt_graph_equal(const struct lt_graph *a, const struct lt_graph *b)

@@ -75,7 +75,7 @@ static void backward(struct lt_graph *g, float dropout, bool bf16, bool with_acc
     linear->in[1] = matrix(g, LT_EXT_TENSOR, 0, OUT, IN);
     linear->in[2] = dx;
     linear->out[0] = sum;
-    linear->attr.bf16 = bf16;
+    linear->attr.compute = bf16 ? LT_BF16 : LT_F32;
 }
 
 static bool joins_planned(struct lt_graph *g, size_t node)

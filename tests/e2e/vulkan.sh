@@ -44,7 +44,7 @@ program()
 }
 
 # The software device takes a quarter of an hour for all of it.
-short='check/test_kernels check/test_kernels_optimizer golden/test_optim_golden'
+short='check/test_kernels check/test_kernels_optimizer check/test_gemm_f16 golden/test_optim_golden'
 all="$short golden/test_model_golden check/test_kernels_attention check/test_kernels_data check/test_ops
     check/test_gemm golden/test_train_golden golden/test_generate_golden"
 layer=$(find /usr/share/vulkan /etc/vulkan /usr/local/share/vulkan -name VkLayer_khronos_validation.json 2>/dev/null)
@@ -69,6 +69,8 @@ else
         # shellcheck disable=SC2086 # two words
         program "small limits ${test#*/}" tests/$test $limits
     done
+    program 'no f16 arithmetic' tests/check/test_gemm_f16 LT_VK_NO_FLOAT16=1
+    program 'small limits test_gemm_f16' tests/check/test_gemm_f16 $limits
     program 'bindings of 64 KiB' tests/golden/test_model_golden LT_VK_MAX_RANGE=65536 LT_VK_MAX_SHARED=16384
     program 'one op a submission' tests/golden/test_generate_golden LT_VK_DEBUG=1
     case $list in
@@ -80,6 +82,29 @@ else
     *) skip 'subgroups of 4' 'it is not the software device' ;;
     esac
 fi
+
+# A loader that adds a queue for copies, a memory budget and cooperative matrices to the device (tests/shim).
+shim=$LT_BUILD/obj/tests/shim
+if [ -f "$shim/vulkan_shim.so" ] && [ -f "$shim/gemm_coopmat_emulated.spv" ]; then
+    injected="LT_VK_LOADER=$shim/vulkan_shim.so LT_SHIM_COOPMAT=$shim/gemm_coopmat_emulated.spv LT_SHIM_LOG=1"
+    # shellcheck disable=SC2086 # words without spaces
+    env $injected LT_SHIM_BUDGET=123000000 lora-train --list-devices >"$tmp/out" 2>"$tmp/err"
+    if grep -q '(117 MB free).* f16 arithmetic, cooperative matrices (LT_VK_COOPMAT=1 uses them)' "$tmp/out"; then
+        ok 'what an injected device has'
+    else
+        not_ok 'what an injected device has' "$(grep vulkan: "$tmp/out")"
+    fi
+    # shellcheck disable=SC2086
+    program 'injected device test_gemm_f16' tests/check/test_gemm_f16 $injected LT_VK_COOPMAT=1
+    if grep -q 'shim: [1-9][0-9]* transfers, [1-9][0-9]* shaders with cooperative matrices' "$tmp/out"; then
+        ok 'an injected device uses what it has'
+    else
+        not_ok 'an injected device uses what it has' "$(grep shim: "$tmp/out")"
+    fi
+else
+    skip 'injected device' 'tests/shim is not built: no glslc'
+fi
+
 [ -n "$layer" ] || skip validation 'the Khronos validation layer is not installed'
 
 # ---- the programs ----

@@ -32,7 +32,7 @@ static void run(struct lt_gemm_provider *p, const struct lt_gemm_args *g)
           *before = dense(g->c, g->m, n, g->ldc);
     struct device_op o = {.op = forward ? LT_OP_LINEAR : LT_OP_LINEAR_DX,
                           .params = {.n_tokens = (int32_t)g->m}};
-    o.attr.bf16 = g->bf16;
+    o.attr.compute = g->bf16 ? LT_BF16 : LT_F32;
     o.in[0] = device_f32(a, g->m, k);
     o.in[1] = device_weight(g->w);
     if (forward && g->bias)

@@ -113,7 +113,7 @@ void train_run_open(struct train_run *r, const struct train_setup *s)
     memset(r, 0, sizeof *r);
     train_ok(lt_checkpoint_open(&r->checkpoint, model_dir, &err), &err);
     train_ok(lt_model_open(&r->model, &r->checkpoint, model_dir, &err), &err);
-    r->model->compute_dtype = s->bf16 ? LT_BF16 : LT_F32;
+    r->model->compute_dtype = s->compute;
     open_params(r, s);
     open_batches(&r->train, s->train, r->model->vocab, s->batch_size, config.accumulation);
     if (s->eval)

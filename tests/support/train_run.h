@@ -15,8 +15,8 @@ struct train_setup {
     int threads; /* 0: 1 */
     enum lt_residency residency;
     double dropout;
-    const char *isa;                 /* NULL: LT_CPU of the environment */
-    bool bf16;                       /* compute dtype */
+    const char *isa; /* NULL: LT_CPU of the environment */
+    enum lt_dtype compute;
     struct lt_trainer_config config; /* lora and full_source are filled in */
     struct lt_trainer_events events;
 };
