@@ -44,9 +44,9 @@ program()
 }
 
 # The software device takes a quarter of an hour for all of it.
-short='check/test_kernels check/test_kernels_optimizer check/test_gemm_f16 golden/test_optim_golden'
-all="$short golden/test_model_golden check/test_kernels_attention check/test_kernels_data check/test_ops
-    check/test_gemm golden/test_train_golden golden/test_generate_golden"
+short='check/test_kernels check/test_kernels_optimizer golden/test_optim_golden'
+all="$short check/test_gemm_f16 golden/test_model_golden check/test_kernels_attention check/test_kernels_data
+    check/test_ops check/test_gemm golden/test_train_golden golden/test_generate_golden"
 layer=$(find /usr/share/vulkan /etc/vulkan /usr/local/share/vulkan -name VkLayer_khronos_validation.json 2>/dev/null)
 limits='LT_VK_MAX_RANGE=1048576 LT_VK_MAX_SHARED=16384'
 
@@ -61,8 +61,8 @@ else
         program "${test#*/}" tests/$test
     done
     # What a step and the decoding of a text submit, watched by the layers.
-    for test in $short golden/test_model_golden check/test_kernels_attention check/test_kernels_data check/test_ops \
-        golden/test_generate_golden; do
+    for test in $short check/test_gemm_f16 golden/test_model_golden check/test_kernels_attention \
+        check/test_kernels_data check/test_ops golden/test_generate_golden; do
         [ -z "$layer" ] || program "validation ${test#*/}" tests/$test LT_VK_VALIDATION=1
     done
     for test in check/test_kernels_attention check/test_kernels_data check/test_ops golden/test_generate_golden; do
