@@ -44,11 +44,24 @@ struct run {
     struct lt_generator *generator;
     int32_t *prompt;
     double prompt_seconds, token_seconds; /* all tokens together */
-    double read_rate;                     /* bytes/s */
-    double *token_ends;                   /* [tokens] when each token was there */
+    double *seconds;                      /* [tokens] of each token */
     int64_t ended;
-    double median_seconds; /* of a token */
+    double began, median_seconds; /* of a token */
+    struct bench_span *weights;   /* what a token reads, as plain memory */
+    size_t weight_count;          /* 0: not to be read now */
+    double reading, read_bytes;   /* seconds and bytes of reading them after each token */
+    uint64_t sum;
 };
+
+/* Other work on the machine slows tokens and plain reading alike when the two take turns. */
+static void read_weights(struct run *r)
+{
+    double began = lt_clock_seconds();
+    r->sum += bench_read(r->weights, r->weight_count, r->s.threads);
+    r->reading += lt_clock_seconds() - began;
+    for (size_t i = 0; i < r->weight_count; i++)
+        r->read_bytes += (double)r->weights[i].bytes;
+}
 
 static bool go_on(void *user, int32_t id, double logprob)
 {
@@ -56,7 +69,10 @@ static bool go_on(void *user, int32_t id, double logprob)
     (void)id;
     (void)logprob;
     if (r->ended < o.tokens)
-        r->token_ends[r->ended++] = lt_clock_seconds();
+        r->seconds[r->ended++] = lt_clock_seconds() - r->began;
+    if (r->weight_count > 0)
+        read_weights(r);
+    r->began = lt_clock_seconds();
     return true;
 }
 
@@ -66,14 +82,13 @@ static int compare_seconds(const void *a, const void *b)
     return (*x > *y) - (*x < *y);
 }
 
-/* Of the times between tokens: other work on the machine stretches some of them. */
-static double median_seconds(struct run *r)
+static void sum_up(struct run *r)
 {
-    int64_t n = r->ended - 1;
-    for (int64_t i = 0; i < n; i++)
-        r->token_ends[i] = r->token_ends[i + 1] - r->token_ends[i];
-    qsort(r->token_ends, (size_t)n, sizeof *r->token_ends, compare_seconds);
-    return r->token_ends[n / 2];
+    r->token_seconds = 0;
+    for (int64_t i = 0; i < r->ended; i++)
+        r->token_seconds += r->seconds[i];
+    qsort(r->seconds, (size_t)r->ended, sizeof *r->seconds, compare_seconds);
+    r->median_seconds = r->seconds[r->ended / 2];
 }
 
 static enum lt_status generate(struct run *r, int32_t tokens, struct lt_generate_result *result,
@@ -86,6 +101,7 @@ static enum lt_status generate(struct run *r, int32_t tokens, struct lt_generate
                                                 .on_token = go_on,
                                                 .user = r};
     r->ended = 0;
+    r->began = lt_clock_seconds();
     return lt_generator_run(r->generator, &request, result, err);
 }
 
@@ -101,8 +117,9 @@ static enum lt_status prepare(struct run *r, struct lt_error *err)
     bench_session_plan_engine(&r->s, lt_engine_memory(lt_generator_engine(r->generator)));
     LT_TRY(lt_plan_add_device(&r->s.plan, r->s.backend, lt_generator_engine(r->generator), NULL, err));
     r->prompt = lt_alloc_array((size_t)o.prompt, sizeof *r->prompt);
-    r->token_ends = lt_alloc_array((size_t)o.tokens, sizeof *r->token_ends);
-    if (!r->prompt || !r->token_ends)
+    r->seconds = lt_alloc_array((size_t)o.tokens, sizeof *r->seconds);
+    r->weights = lt_alloc_array((size_t)r->s.model->tensor_count, sizeof *r->weights);
+    if (!r->prompt || !r->seconds || !r->weights)
         return lt_fail(err, LT_ERR_NOMEM, "out of memory for the prompt");
     bench_random_ids(r->prompt, o.prompt, r->s.model->vocab, (uint64_t)o.common.seed, 0);
     return LT_OK;
@@ -135,10 +152,16 @@ static enum lt_status read_prompt(struct run *r, struct lt_error *err)
 static enum lt_status read_tokens(struct run *r, struct lt_error *err)
 {
     struct lt_generate_result result;
+    const struct lt_model *m = r->s.model;
+    for (int i = 0; i < m->tensor_count; i++) {
+        const struct lt_weight *w = &m->tensors[i].weight;
+        if (m->tensors[i].kind == LT_TENSOR_LINEAR && w->data)
+            r->weights[r->weight_count++] =
+                (struct bench_span){w->data, lt_weight_data_bytes(w->format, w->rows, w->cols)};
+    }
     bench_session_count_ops(&r->s);
     LT_TRY(generate(r, (int32_t)o.tokens, &result, err));
-    r->token_seconds = result.prompt_seconds + result.decode_seconds;
-    r->median_seconds = median_seconds(r);
+    sum_up(r);
     bench_print_ops(&r->s, "token_ops", r->token_seconds, o.tokens, "token");
     return LT_OK;
 }
@@ -161,22 +184,23 @@ static void report(struct run *r)
 {
     double prompt_rate = (double)o.prompt / r->prompt_seconds;
     double rate = (double)o.tokens / r->token_seconds, bytes = bytes_per_token(r);
+    double read_rate = r->read_bytes / r->reading;
     printf("\nSpeed\n");
     printf("  %-34s %12.2f  (%d tokens)\n", "prompt tokens/s", prompt_rate, (int)o.prompt);
     printf("  %-34s %12.2f  (%d tokens)\n", "new tokens/s", rate, (int)o.tokens);
     printf("  %-34s %12.1f\n", "MiB read for a new token", bytes / 1048576);
     printf("  %-34s %12.2f  (%.2f by the median token)\n", "GB/s read while generating", 1e-9 * bytes * rate,
            1e-9 * bytes / r->median_seconds);
-    printf("  %-34s %12.2f  (%d thread%s)\n", "GB/s this machine reads", 1e-9 * r->read_rate, r->s.threads,
+    printf("  %-34s %12.2f  (%d thread%s)\n", "GB/s this machine reads", 1e-9 * read_rate, r->s.threads,
            r->s.threads == 1 ? "" : "s");
-    printf("  %-34s %10.1f %%  (%.1f %%)\n", "share of it", 100 * bytes * rate / r->read_rate,
-           100 * bytes / r->median_seconds / r->read_rate);
-    bench_session_add(&r->s, json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "prompt_tokens",
-                                       (json_int_t)o.prompt, "new_tokens", (json_int_t)o.tokens,
-                                       "prompt_tokens_per_second", prompt_rate, "new_tokens_per_second", rate,
-                                       "bytes_per_token", bytes, "memory_read_rate", r->read_rate,
-                                       "share_of_read_rate", bytes * rate / r->read_rate,
-                                       "median_token_seconds", r->median_seconds));
+    printf("  %-34s %10.1f %%  (%.1f %%)\n", "share of it", 100 * bytes * rate / read_rate,
+           100 * bytes / r->median_seconds / read_rate);
+    bench_session_add(&r->s,
+                      json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "prompt_tokens",
+                                (json_int_t)o.prompt, "new_tokens", (json_int_t)o.tokens,
+                                "prompt_tokens_per_second", prompt_rate, "new_tokens_per_second", rate,
+                                "bytes_per_token", bytes, "memory_read_rate", read_rate, "share_of_read_rate",
+                                bytes * rate / read_rate, "median_token_seconds", r->median_seconds));
 }
 
 static enum lt_status measure(struct run *r, struct lt_error *err)
@@ -189,7 +213,6 @@ static enum lt_status measure(struct run *r, struct lt_error *err)
     LT_TRY(read_prompt(r, err));
     LT_TRY(read_tokens(r, err));
     bench_session_measured(&r->s);
-    LT_TRY(bench_read_rate(r->s.threads, &r->read_rate, err));
     report(r);
     bench_print_memory(&r->s);
     return bench_session_save(&r->s, err);
@@ -210,7 +233,8 @@ enum lt_status bench_generate(int argc, char **argv, struct lt_error *err)
     cli_parse(&program, argc, argv);
     enum lt_status status = measure(&r, err);
     lt_free(r.prompt);
-    lt_free(r.token_ends);
+    lt_free(r.seconds);
+    lt_free(r.weights);
     lt_generator_destroy(r.generator);
     bench_session_close(&r.s);
     return status;

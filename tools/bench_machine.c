@@ -104,14 +104,6 @@ enum lt_status bench_sgemm_sustained(int threads, double seconds, double *flops,
 
 /* ---- memory ---- */
 
-enum { WORDS = 1 << 26 }; /* 512 MiB */
-
-struct read_job {
-    const uint64_t *words;
-    int threads;
-    uint64_t sum;
-};
-
 /* Sums in variables: an array of them would be stored and loaded again for every line, at half the memory's speed. */
 static uint64_t sum_words(const uint64_t *w, int n)
 {
@@ -129,29 +121,46 @@ static uint64_t sum_words(const uint64_t *w, int n)
     return a + b + c + d + e + f + g + h;
 }
 
+enum { BLOCK_WORDS = 4096 };
+
+uint64_t bench_read(const struct bench_span *spans, size_t count, int threads)
+{
+    uint64_t sum = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : sum)
+    for (size_t i = 0; i < count; i++) {
+        const uint64_t *words = spans[i].data;
+        const int64_t blocks = (int64_t)(spans[i].bytes / sizeof *words / BLOCK_WORDS);
+#pragma omp for schedule(static) nowait
+        for (int64_t block = 0; block < blocks; block++)
+            sum += sum_words(words + block * BLOCK_WORDS, BLOCK_WORDS);
+    }
+    return sum;
+}
+
+struct read_job {
+    struct bench_span span;
+    int threads;
+    uint64_t sum;
+};
+
 static void run_read(void *user)
 {
-    enum { BLOCK = 4096 };
     struct read_job *job = user;
-    uint64_t sum = 0;
-#pragma omp parallel for num_threads(job->threads) schedule(static) reduction(+ : sum)
-    for (int64_t block = 0; block < WORDS / BLOCK; block++)
-        sum += sum_words(job->words + block * BLOCK, BLOCK);
-    job->sum += sum;
+    job->sum += bench_read(&job->span, 1, job->threads);
 }
 
 enum lt_status bench_read_rate(int threads, double *bytes, struct lt_error *err)
 {
-    const size_t size = (size_t)WORDS * sizeof(uint64_t);
+    const size_t size = (size_t)512 << 20;
     uint64_t *words = lt_alloc_pages(size);
     if (!words)
         return lt_fail(err, LT_ERR_NOMEM,
                        "out of memory for measuring the memory's speed: %zu bytes are needed", size);
         /* Written, for pages never written to are all the same one. */
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < WORDS; i++)
+    for (int64_t i = 0; i < (int64_t)(size / sizeof *words); i++)
         words[i] = (uint64_t)i;
-    struct read_job job = {.words = words, .threads = threads};
+    struct read_job job = {.span = {words, size}, .threads = threads};
     *bytes = (double)size / bench_best_seconds(run_read, &job, 0.3);
     bool right = job.sum != 0; /* the sum is used, so the reads are made */
     lt_free_pages(words, size);

@@ -3,6 +3,7 @@
 #define LT_TOOLS_BENCH_MACHINE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "core/base/status.h"
@@ -25,7 +26,13 @@ double bench_sgemm_rate(const struct bench_sgemm *g, int threads, double budget)
 /* For 2048 x 2048 x 2048, again and again for so many seconds: what it does on average, as a training step does. */
 enum lt_status bench_sgemm_sustained(int threads, double seconds, double *flops, struct lt_error *err)
     LT_MUST_USE;
-/* Bytes a second that `threads` threads read from memory far larger than the caches. */
+/* Reads memory from front to back, in whole pieces of 32 KiB, and adds it up. */
+struct bench_span {
+    const void *data; /* aligned to 8 */
+    size_t bytes;
+};
+uint64_t bench_read(const struct bench_span *spans, size_t count, int threads);
+/* Bytes a second of the fastest of several such readings of memory far larger than the caches. */
 enum lt_status bench_read_rate(int threads, double *bytes, struct lt_error *err) LT_MUST_USE;
 
 #endif

@@ -10,135 +10,14 @@
 #include "core/train/optimizer.h"
 #include "tools/bench_machine.h"
 #include "tools/bench_modes.h"
-#include "tools/bench_session.h"
+#include "tools/bench_train_options.h"
 #include "tools/bench_weights.h"
 #include "tools/cli_session.h"
 #include "tools/cli_term.h"
 #include "tools/train_memory.h"
 #include "tools/train_report.h"
 
-static struct {
-    struct bench_options common;
-    int64_t seq, batch, accumulation, steps, warmup, labels, rank;
-    bool lora, full;
-    const char *checkpointing, *optim, *compute_dtype;
-    const char *memory_limit, *weights, *order, *boundaries, *weights_dir;
-    bool keep_weights, plan;
-} o = {.seq = 512,
-       .batch = 4,
-       .accumulation = 1,
-       .steps = 3,
-       .warmup = 1,
-       .rank = 16,
-       .lora = true,
-       .checkpointing = "selective",
-       .optim = "adamw_torch",
-       .compute_dtype = "float32",
-       .weights = "resident",
-       .order = "auto",
-       .boundaries = "auto"};
-
-static const struct cli_option own_options[] = {
-    {.name = "seq",
-     .aliases = "max-length,seq-len",
-     .type = CLI_INT,
-     .target = &o.seq,
-     .min = 1,
-     .max = 1 << 20,
-     .help = "tokens a sequence",
-     .group = "Step"},
-    {.name = "batch",
-     .aliases = "batch-size,per-device-train-batch-size",
-     .type = CLI_INT,
-     .target = &o.batch,
-     .min = 1,
-     .max = 1 << 20,
-     .help = "sequences a micro-batch"},
-    {.name = "accumulation",
-     .aliases = "gradient-accumulation-steps",
-     .type = CLI_INT,
-     .target = &o.accumulation,
-     .min = 1,
-     .max = 1 << 20,
-     .help = "micro-batches a step"},
-    {.name = "labels",
-     .type = CLI_INT,
-     .target = &o.labels,
-     .max = 1 << 20,
-     .help = "so many tokens at the end of every sequence have a label; 0: all have"},
-    {.name = "steps",
-     .type = CLI_INT,
-     .target = &o.steps,
-     .min = 1,
-     .max = 1 << 20,
-     .help = "steps that are measured"},
-    {.name = "warmup", .type = CLI_INT, .target = &o.warmup, .max = 1 << 20, .help = "steps before those"},
-    {.name = "rank",
-     .aliases = "lora-r",
-     .type = CLI_INT,
-     .target = &o.rank,
-     .min = 1,
-     .max = LT_LORA_MAX_RANK,
-     .help = "LoRA rank, on all linear layers",
-     .group = "Method"},
-    {.name = "lora",
-     .type = CLI_FLAG,
-     .target = &o.lora,
-     .help = "off: forward passes only, nothing is trained"},
-    {.name = "full",
-     .aliases = "full-finetune",
-     .type = CLI_FLAG,
-     .target = &o.full,
-     .help = "train all weights"},
-    {.name = "optim",
-     .aliases = "optimizer",
-     .type = CLI_CHOICE,
-     .target = &o.optim,
-     .choices = "adamw_torch,adamw_8bit,paged_adamw_8bit,paged_adamw_32bit,sgd,lion_32bit",
-     .help = "optimizer; paged: its state in a file of the folder TMPDIR"},
-    {.name = "compute-dtype",
-     .aliases = "bnb-4bit-compute-dtype",
-     .type = CLI_CHOICE,
-     .target = &o.compute_dtype,
-     .choices = "float32,bfloat16,float16",
-     .help = "arithmetic of the products with frozen weights"},
-    {.name = "gradient-checkpointing",
-     .type = CLI_CHOICE,
-     .target = &o.checkpointing,
-     .choices = "true,false,selective",
-     .help = "what the forward pass keeps"},
-    {.name = "memory-limit",
-     .type = CLI_STRING,
-     .target = &o.memory_limit,
-     .help = "peak memory, such as 8G: slower settings are chosen until the plan fits",
-     .group = "Memory"},
-    {.name = "weights",
-     .type = CLI_CHOICE,
-     .target = &o.weights,
-     .choices = "auto,resident,stream",
-     .help = "frozen weights: in memory, or read layer by layer from a file that is written first"},
-    {.name = "weights-dir",
-     .type = CLI_STRING,
-     .target = &o.weights_dir,
-     .help = "folder for that file; default TMPDIR"},
-    {.name = "keep-weights",
-     .type = CLI_FLAG,
-     .target = &o.keep_weights,
-     .help = "leave the file for the next run, which then does not write it"},
-    {.name = "accumulation-order",
-     .type = CLI_CHOICE,
-     .target = &o.order,
-     .choices = "auto,micro-batch,layer",
-     .help = "layer: all micro-batches of a step go through a layer before the next one"},
-    {.name = "boundaries",
-     .type = CLI_CHOICE,
-     .target = &o.boundaries,
-     .choices = "auto,memory,file",
-     .help = "where the inputs of the layers wait for the backward pass; file: in --weights-dir"},
-    {.name = "plan", .type = CLI_FLAG, .target = &o.plan, .help = "print the memory plan and stop"},
-};
-
-enum { OWN_OPTION_COUNT = sizeof own_options / sizeof *own_options };
+static struct bench_train_options o;
 
 struct run {
     struct bench_session s;
@@ -543,16 +422,14 @@ static enum lt_status measure(struct run *r, struct lt_error *err)
 
 enum lt_status bench_train(int argc, char **argv, struct lt_error *err)
 {
-    static struct cli_option table[BENCH_OPTION_COUNT + OWN_OPTION_COUNT];
+    static struct cli_option table[BENCH_TRAIN_OPTION_COUNT];
     static struct run r;
-    o.common = bench_defaults;
-    size_t count = bench_option_rows(table, &o.common);
-    memcpy(table + count, own_options, sizeof own_options);
+    o = bench_train_defaults;
     const struct cli_program program = {.name = "lora-bench train",
                                         .summary = "measures training steps",
                                         .usage = "[--shape NAME] [options]",
                                         .options = table,
-                                        .option_count = count + OWN_OPTION_COUNT};
+                                        .option_count = bench_train_option_rows(table, &o)};
     cli_parse(&program, argc, argv);
     lt_lora_config_init(&r.lora);
     enum lt_status status = measure(&r, err);
