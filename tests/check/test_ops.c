@@ -373,8 +373,10 @@ static void test_clipping(void **unused)
     assert_true(sgd_step(3.0f, 2.0f, 0.0f) == 3.0f);                /* never */
     assert_true(sgd_step(3.0f, 0.5f, 1.0f) == 3.0f);                /* not above the limit */
     assert_true(fabsf(sgd_step(3.0f, 4.0f, 1.0f) - 0.75f) < 1e-6f); /* by 1 / (4 + 1e-6) */
+    /* No step at all. */
     assert_true(sgd_step(3.0f, INFINITY, 1.0f) == 0.0f);
-    assert_true(sgd_step(3.0f, NAN, 1.0f) == 3.0f);
+    assert_true(sgd_step(3.0f, NAN, 1.0f) == 0.0f);
+    assert_true(sgd_step(3.0f, NAN, 0.0f) == 0.0f);
 }
 
 int main(void)

@@ -24,6 +24,7 @@ void lt_decode_kernels_avx512(struct lt_cpu_kernels *k);
 void lt_gemv_kernels_avx512(struct lt_cpu_kernels *k);
 
 void lt_int8_kernels_avx512bf16(struct lt_cpu_kernels *k);
+void lt_gemv_kernels_avx512bf16(struct lt_cpu_kernels *k);
 
 /* y[i] = bits(row_key, column + i) >= threshold ? x[i] * scale : 0; column a multiple of 4; y may be x. */
 void lt_dropout_span_avx2(float *y, const float *x, int64_t n, const struct lt_rng_site *site,
