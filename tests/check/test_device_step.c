@@ -1,5 +1,5 @@
 /* Training steps on a device with memory of its own: one wait a step, as much memory as planned, the same bits with
- * streamed weights.  LT_TEST_DEVICE names the device; by default the first Vulkan device. */
+ * streamed weights.  LT_TEST_DEVICE names the device. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -93,11 +93,19 @@ static void check_memory(const struct record *r, const char *name)
     assert_true(held <= 1.03 * planned && planned <= 1.03 * held);
 }
 
+static void need_device(void)
+{
+    if (device_open())
+        return;
+    print_message("SKIP: LT_TEST_DEVICE names no device\n");
+    skip();
+}
+
 static void test_ways(void **state)
 {
     (void)state;
     struct record r;
-    (void)device_open();
+    need_device();
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         train(&r, &ways[i]);
         check_waits(&r, ways[i].name);
@@ -110,7 +118,7 @@ static void test_streamed_is_resident(void **state)
 {
     (void)state;
     struct record resident, streamed;
-    (void)device_open();
+    need_device();
     for (int i = 0; i < 2; i++) {
         const struct way *a = &ways[i], *b = &ways[3 + i];
         train(&resident, a);
@@ -126,7 +134,6 @@ static void test_streamed_is_resident(void **state)
 
 int main(void)
 {
-    setenv("LT_TEST_DEVICE", "vulkan", 0);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_ways),
                                        cmocka_unit_test(test_streamed_is_resident)};
     return cmocka_run_group_tests(tests, NULL, NULL);

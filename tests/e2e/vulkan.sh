@@ -44,7 +44,7 @@ program()
 }
 
 # The software device takes a quarter of an hour for all of it.
-short='check/test_kernels check/test_kernels_optimizer golden/test_optim_golden'
+short='check/test_kernels check/test_kernels_optimizer check/test_device_step golden/test_optim_golden'
 all="$short check/test_gemm_f16 golden/test_model_golden check/test_kernels_attention check/test_kernels_data
     check/test_ops check/test_gemm golden/test_train_golden golden/test_generate_golden"
 layer=$(find /usr/share/vulkan /etc/vulkan /usr/local/share/vulkan -name VkLayer_khronos_validation.json 2>/dev/null)
