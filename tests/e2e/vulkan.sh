@@ -43,7 +43,7 @@ program()
     fi
 }
 
-# The software device takes a quarter of an hour for all of it.
+# The software device takes about 20 minutes for all of it.
 short='check/test_kernels check/test_kernels_optimizer check/test_device_step golden/test_optim_golden'
 all="$short check/test_gemm_f16 golden/test_model_golden check/test_kernels_attention check/test_kernels_data
     check/test_ops check/test_gemm golden/test_train_golden golden/test_generate_golden"
