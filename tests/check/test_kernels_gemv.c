@@ -161,7 +161,7 @@ static void all_sets(void **state)
             if (kind == 2)
                 x[i] *= 1e-25f;
         }
-        for (int isa = LT_CPU_REF; isa <= LT_CPU_AVX512; isa++) {
+        for (int isa = LT_CPU_REF; isa < LT_CPU_ISA_COUNT; isa++) {
             if (!lt_cpu_isa_available((enum lt_cpu_isa)isa))
                 continue;
             lt_cpu_kernels_init(&k, (enum lt_cpu_isa)isa);

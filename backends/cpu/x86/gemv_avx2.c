@@ -14,8 +14,11 @@ enum {
     LANES = 8,
     PLAIN_LANES = 16,
     HALF = LT_GEMV_BLOCK / 2,
-    CHUNK = 64,  /* blocks whose scales are prepared at a time */
-    AHEAD = 1024 /* bytes that are fetched before they are needed */
+    CHUNK = 64,   /* blocks whose scales are prepared at a time */
+    AHEAD = 1024, /* bytes that are fetched before they are needed */
+    SIZE = 2,     /* bytes of an f16 or bf16 */
+    LINE = 32,    /* of them in a line of the cache */
+    PLAIN_AHEAD = 512
 };
 
 static inline float sum_lanes(__m256 a)
@@ -82,29 +85,21 @@ static void gemv_quantize_avx2(int16_t *codes, float *scale, const float *x, int
 
 /* ---- 4 bits ---- */
 
-/* Scales of n blocks of the flat weight from `first` on, each times that of its activations. */
+/* Scales of n blocks of the flat weight from `first` on, each times that of its activations.  The table of 8-bit scales is
+ * read one by one: instructions that gather take longer on many processors. */
 static inline void block_factors(float *dst, const struct lt_weight *w, const float *scales, int64_t first,
                                  int64_t n)
 {
-    int64_t i = 0;
-    for (; w->absmax_codes && i + LANES <= n; i += LANES) {
-        __m256i index = _mm256_cvtepu8_epi32(
-            _mm_loadl_epi64((const __m128i *)(const void *)(w->absmax_codes + first + i)));
-        __m256i at = _mm256_add_epi32(_mm256_set1_epi32((int32_t)((first + i) % LT_NESTED_BLOCKSIZE)),
-                                      _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-        __m256 nested = _mm256_i32gather_ps(w->nested_absmax + (first + i) / LT_NESTED_BLOCKSIZE,
-                                            _mm256_srli_epi32(at, 8), 4);
-        __m256 v = _mm256_mul_ps(_mm256_i32gather_ps(w->nested_code, index, 4), nested);
-        v = _mm256_add_ps(v, _mm256_set1_ps(w->nested_offset));
-        _mm256_storeu_ps(dst + i, _mm256_mul_ps(_mm256_loadu_ps(scales + i), v));
-    }
-    for (; w->absmax && i + LANES <= n; i += LANES)
-        _mm256_storeu_ps(dst + i,
-                         _mm256_mul_ps(_mm256_loadu_ps(scales + i), _mm256_loadu_ps(w->absmax + first + i)));
-    for (; i < n; i++) {
-        float scale;
-        lt_nf4_scales(&scale, w, first + i, 1);
-        dst[i] = scales[i] * scale;
+    for (int64_t i = 0; w->absmax && i < n; i++)
+        dst[i] = scales[i] * w->absmax[first + i];
+    for (int64_t i = 0; !w->absmax && i < n;) {
+        const int64_t block = (first + i) / LT_NESTED_BLOCKSIZE,
+                      end = (block + 1) * LT_NESTED_BLOCKSIZE - first;
+        const float outer = w->nested_absmax[block];
+        for (; i < n && i < end; i++) {
+            const float v = w->nested_code[w->absmax_codes[first + i]] * outer;
+            dst[i] = scales[i] * (v + w->nested_offset);
+        }
     }
 }
 
@@ -199,14 +194,17 @@ static inline struct chains add_products(struct chains c, __m256 w_low, __m256 w
     return (struct chains){_mm256_fmadd_ps(w_low, x_low, c.low), _mm256_fmadd_ps(w_high, x_high, c.high)};
 }
 
-/* With the last columns, at w and x, fewer than PLAIN_LANES. */
+/* With the last columns, at w and x, fewer than LINE. */
 static float finish_plain(struct chains c, const char *w, const float *x, enum lt_dtype dtype, int64_t cols)
 {
-    float wf[PLAIN_LANES] = {0}, xf[PLAIN_LANES] = {0};
-    lt_convert_to_f32(wf, w, dtype, (size_t)cols);
-    lt_convert_to_f32(xf, x, LT_F32, (size_t)cols);
-    c = add_products(c, _mm256_loadu_ps(wf), _mm256_loadu_ps(wf + LANES), _mm256_loadu_ps(xf),
-                     _mm256_loadu_ps(xf + LANES));
+    for (; cols > 0; cols -= PLAIN_LANES, w += PLAIN_LANES * SIZE, x += PLAIN_LANES) {
+        const size_t n = cols < PLAIN_LANES ? (size_t)cols : PLAIN_LANES;
+        float wf[PLAIN_LANES] = {0}, xf[PLAIN_LANES] = {0};
+        lt_convert_to_f32(wf, w, dtype, n);
+        lt_convert_to_f32(xf, x, LT_F32, n);
+        c = add_products(c, _mm256_loadu_ps(wf), _mm256_loadu_ps(wf + LANES), _mm256_loadu_ps(xf),
+                         _mm256_loadu_ps(xf + LANES));
+    }
     return sum_lanes(_mm256_add_ps(c.low, c.high));
 }
 
@@ -214,15 +212,18 @@ static inline __attribute__((always_inline)) void two_rows_plain(const struct lt
                                                                  int64_t second, enum lt_dtype dtype,
                                                                  __m256 (*load_eight)(const void *p))
 {
-    enum { SIZE = 2 };
-    const int64_t cols = g->w->cols, whole = cols / PLAIN_LANES * PLAIN_LANES;
+    const int64_t cols = g->w->cols, whole = cols / LINE * LINE;
     const char *p = (const char *)g->w->data + first * cols * SIZE;
     const char *q = (const char *)g->w->data + second * cols * SIZE;
     struct chains a = {_mm256_setzero_ps(), _mm256_setzero_ps()}, b = a;
-    for (int64_t k = 0; k < whole; k += PLAIN_LANES, p += PLAIN_LANES * SIZE, q += PLAIN_LANES * SIZE) {
-        const __m256 low = _mm256_loadu_ps(g->x + k), high = _mm256_loadu_ps(g->x + k + LANES);
-        a = add_products(a, load_eight(p), load_eight(p + LANES * SIZE), low, high);
-        b = add_products(b, load_eight(q), load_eight(q + LANES * SIZE), low, high);
+    for (int64_t k = 0; k < whole; k += LINE, p += LINE * SIZE, q += LINE * SIZE) {
+        _mm_prefetch(p + PLAIN_AHEAD, _MM_HINT_T0);
+        _mm_prefetch(q + PLAIN_AHEAD, _MM_HINT_T0);
+        for (int i = 0; i < LINE; i += PLAIN_LANES) {
+            const __m256 low = _mm256_loadu_ps(g->x + k + i), high = _mm256_loadu_ps(g->x + k + i + LANES);
+            a = add_products(a, load_eight(p + i * SIZE), load_eight(p + (i + LANES) * SIZE), low, high);
+            b = add_products(b, load_eight(q + i * SIZE), load_eight(q + (i + LANES) * SIZE), low, high);
+        }
     }
     put(g, first, finish_plain(a, p, g->x + whole, dtype, cols - whole));
     put(g, second, finish_plain(b, q, g->x + whole, dtype, cols - whole));
