@@ -13,4 +13,5 @@ void lt_cpu_kernels_neon(struct lt_cpu_kernels *k)
     lt_optimizer_kernels_neon(k);
     lt_decode_kernels_neon(k);
     lt_int8_kernels_neon(k);
+    lt_gemv_kernels_neon(k);
 }
