@@ -155,6 +155,7 @@ static size_t lay_out(struct backward *b, const struct lt_op_attr *a, int64_t to
     return end + (size_t)threads * b->scratch_bytes;
 }
 
+/* Cuts the keys of every sequence into pieces; returns how many there are. */
 static int64_t find_sequences(struct backward *b, int64_t piece)
 {
     const int32_t *kv_begin = b->call->in[6];
