@@ -1,149 +1,155 @@
-/* Attention, split over threads as the op layer does it. */
+/* Attention: the CPU backend's ops over one sequence. */
 #include <math.h>
-#include <omp.h>
 #include <stdio.h>
 
+#include "backends/cpu/cpu_ops.h"
 #include "core/base/alloc.h"
 #include "core/base/checked.h"
 #include "tools/bench_kernels.h"
 #include "tools/bench_machine.h"
 
-enum { ATTENTION_ROWS = 64 }; /* query rows of one task, as in the op layer */
+enum { Q, K, V, O, D_O, DQ, DK, DV, LSE, KV_BEGIN, KV_END, WORKSPACE, PARTS };
 
 struct attention {
-    const struct lt_cpu_kernels *k;
-    int threads;
-    int64_t seq, heads, kv_heads, head_dim;
-    float *q, *key, *v, *o, *d_o, *dq, *dk, *dv, *lse, *scratch;
-    size_t scratch_floats; /* of a thread */
-    int32_t *kv_end;
+    struct lt_cpu cpu;
+    struct lt_program program; /* capacities only */
+    struct lt_node node;
+    struct lt_step_params params;
+    int64_t cols[PARTS]; /* 4 bytes each; of WORKSPACE in one row */
+    void *parts[PARTS];
 };
+
+static struct lt_cpu_call call_of(const struct attention *a)
+{
+    return (struct lt_cpu_call){.cpu = &a->cpu,
+                                .node = &a->node,
+                                .capacity = &a->program.capacity,
+                                .params = &a->params,
+                                .workspace = a->parts[WORKSPACE]};
+}
+
+static void set_in(struct lt_cpu_call *c, const struct attention *a, int in, int part)
+{
+    c->in[in] = a->parts[part];
+    c->in_rows[in] = a->program.capacity.tokens;
+    c->in_cols[in] = a->cols[part];
+}
+
+static void set_out(struct lt_cpu_call *c, const struct attention *a, int out, int part)
+{
+    c->out[out] = a->parts[part];
+    c->out_rows[out] = a->program.capacity.tokens;
+    c->out_cols[out] = a->cols[part];
+}
 
 static void run_forward(void *user)
 {
-    const struct attention *a = user;
-    int64_t blocks = lt_div_up(a->seq, ATTENTION_ROWS), group = a->heads / a->kv_heads;
-#pragma omp parallel for num_threads(a->threads) schedule(dynamic)
-    for (int64_t task = 0; task < blocks * a->heads; task++) {
-        int64_t row = (blocks - 1 - task / a->heads) * ATTENTION_ROWS, head = task % a->heads;
-        int64_t ldq = a->heads * a->head_dim, ldkv = a->kv_heads * a->head_dim;
-        const struct lt_attention_block block = {.q = a->q + row * ldq + head * a->head_dim,
-                                                 .k = a->key + head / group * a->head_dim,
-                                                 .v = a->v + head / group * a->head_dim,
-                                                 .o = a->o + row * ldq + head * a->head_dim,
-                                                 .lse = a->lse + row * a->heads + head,
-                                                 .ldq = ldq,
-                                                 .ldkv = ldkv,
-                                                 .ldo = ldq,
-                                                 .ldlse = a->heads,
-                                                 .rows = lt_min_i64(ATTENTION_ROWS, a->seq - row),
-                                                 .head_dim = a->head_dim,
-                                                 .kv_end = a->kv_end + row,
-                                                 .scale = 1 / sqrtf((float)a->head_dim)};
-        a->k->attention_fwd(&block);
-    }
+    static const int in[] = {Q, K, V, KV_BEGIN, KV_END}, out[] = {O, LSE};
+    struct lt_cpu_call c = call_of(user);
+    for (int i = 0; i < 5; i++)
+        set_in(&c, user, i, in[i]);
+    for (int i = 0; i < 2; i++)
+        set_out(&c, user, i, out[i]);
+    lt_cpu_op_attention(&c);
 }
 
 static void run_backward(void *user)
 {
-    const struct attention *a = user;
-    int64_t group = a->heads / a->kv_heads, ldq = a->heads * a->head_dim, ldkv = a->kv_heads * a->head_dim;
-#pragma omp parallel for num_threads(a->threads) schedule(dynamic)
-    for (int64_t h = 0; h < a->kv_heads; h++) {
-        int64_t at_q = h * group * a->head_dim, at_kv = h * a->head_dim;
-        const struct lt_attention_grad grad = {.q = a->q + at_q,
-                                               .k = a->key + at_kv,
-                                               .v = a->v + at_kv,
-                                               .o = a->o + at_q,
-                                               .d_o = a->d_o + at_q,
-                                               .lse = a->lse + h * group,
-                                               .dq = a->dq + at_q,
-                                               .dk = a->dk + at_kv,
-                                               .dv = a->dv + at_kv,
-                                               .ldq = ldq,
-                                               .ldkv = ldkv,
-                                               .ldo = ldq,
-                                               .ldlse = a->heads,
-                                               .rows = a->seq,
-                                               .head_dim = a->head_dim,
-                                               .group = group,
-                                               .scale = 1 / sqrtf((float)a->head_dim),
-                                               .scratch = a->scratch +
-                                                          (size_t)omp_get_thread_num() * a->scratch_floats};
-        a->k->attention_bwd(&grad);
-    }
+    static const int in[] = {D_O, Q, K, V, O, LSE, KV_BEGIN, KV_END}, out[] = {DQ, DK, DV};
+    struct lt_cpu_call c = call_of(user);
+    for (int i = 0; i < 8; i++)
+        set_in(&c, user, i, in[i]);
+    for (int i = 0; i < 3; i++)
+        set_out(&c, user, i, out[i]);
+    lt_cpu_op_attention_bwd(&c);
 }
 
-/* All arrays in one block of memory. */
-static size_t lay_out(struct attention *a, float *memory)
+static void describe(struct attention *a, const struct bench_kernels *b)
 {
-    size_t q = (size_t)(a->seq * a->heads * a->head_dim), kv = (size_t)(a->seq * a->kv_heads * a->head_dim);
-    size_t lse = (size_t)(a->seq * a->heads), at = 0;
-    a->scratch_floats =
-        lt_align_up(lt_attention_grad_scratch(a->seq, a->head_dim, a->heads / a->kv_heads), 16);
-    const size_t sizes[] = {
-        q, kv, kv, q, q, kv, kv, q, lse, (size_t)a->threads * a->scratch_floats, (size_t)a->seq};
-    float **const parts[] = {&a->q,  &a->key, &a->v, &a->d_o, &a->dq,
-                             &a->dk, &a->dv,  &a->o, &a->lse, &a->scratch};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        if (memory && i < sizeof parts / sizeof *parts)
-            *parts[i] = memory + at;
-        else if (memory)
-            a->kv_end = (int32_t *)(void *)(memory + at);
-        at += lt_align_up(sizes[i], 16);
+    const struct lt_model *m = b->s.model;
+    const int64_t wide = m->heads * m->head_dim, narrow = m->kv_heads * m->head_dim;
+    *a = (struct attention){.cpu = {.k = b->k, .threads = b->s.threads},
+                            .program.capacity = {.tokens = b->seq, .labels = b->seq},
+                            .node = {.op = LT_OP_ATTENTION_BWD,
+                                     .attr = {.heads = (int32_t)m->heads,
+                                              .kv_heads = (int32_t)m->kv_heads,
+                                              .head_dim = (int32_t)m->head_dim,
+                                              .scale = 1 / sqrtf((float)m->head_dim)}},
+                            .params = {.n_tokens = (int32_t)b->seq, .n_labels = 1, .training = true},
+                            .cols = {[Q] = wide,
+                                     [K] = narrow,
+                                     [V] = narrow,
+                                     [O] = wide,
+                                     [D_O] = wide,
+                                     [DQ] = wide,
+                                     [DK] = narrow,
+                                     [DV] = narrow,
+                                     [LSE] = m->heads,
+                                     [KV_BEGIN] = 1,
+                                     [KV_END] = 1}};
+    a->cols[WORKSPACE] = (int64_t)(lt_cpu_op_workspace(&a->cpu, &a->program, &a->node) / sizeof(float));
+}
+
+/* All arrays in one block of memory, as in a step; NULL: only how many bytes they take. */
+static size_t lay_out(struct attention *a, unsigned char *memory)
+{
+    size_t at = 0;
+    for (int i = 0; i < PARTS; i++) {
+        int64_t rows = i == WORKSPACE ? 1 : a->program.capacity.tokens;
+        a->parts[i] = memory ? memory + at : NULL;
+        at += lt_align_up((size_t)(rows * a->cols[i]) * sizeof(float), LT_VALUE_ALIGN);
     }
-    return at * sizeof(float);
+    return at;
 }
 
 static void fill_attention(struct attention *a, const struct bench_kernels *b)
 {
+    static const int inputs[] = {Q, K, V, D_O};
     const struct lt_synthetic_options f32 = {
         .format = LT_WEIGHT_F32, .seed = b->s.synthetic.seed, .threads = b->s.threads};
     struct lt_weight ignored;
-    lt_synthetic_weight(&ignored, a->q, a->seq, a->heads * a->head_dim, &f32, 4);
-    lt_synthetic_weight(&ignored, a->key, a->seq, a->kv_heads * a->head_dim, &f32, 5);
-    lt_synthetic_weight(&ignored, a->v, a->seq, a->kv_heads * a->head_dim, &f32, 6);
-    lt_synthetic_weight(&ignored, a->d_o, a->seq, a->heads * a->head_dim, &f32, 7);
-    for (int64_t i = 0; i < a->seq; i++)
-        a->kv_end[i] = (int32_t)i + 1;
+    for (unsigned i = 0; i < sizeof inputs / sizeof *inputs; i++)
+        lt_synthetic_weight(&ignored, a->parts[inputs[i]], b->seq, a->cols[inputs[i]], &f32, 4 + i);
+    for (int64_t i = 0; i < b->seq; i++) {
+        ((int32_t *)a->parts[KV_BEGIN])[i] = 0;
+        ((int32_t *)a->parts[KV_END])[i] = (int32_t)i + 1;
+    }
 }
 
-static void print_attention(const char *name, double seconds, double flops)
+/* pairs: of a query and a key it sees, all heads; flops: of one of them. */
+static void print_attention(const char *name, double seconds, double pairs, double flops)
 {
-    printf("  %-24s %14.3f %14.1f\n", name, 1e3 * seconds, 1e-9 * flops / seconds);
+    printf("  %-24s %14.3f %14.1f %14.3f\n", name, 1e3 * seconds, 1e-9 * flops * pairs / seconds,
+           1e9 * seconds / pairs);
 }
 
 enum lt_status bench_attention(struct bench_kernels *b, struct lt_error *err)
 {
-    const struct lt_model *m = b->s.model;
-    struct attention a = {.k = &b->k,
-                          .threads = b->s.threads,
-                          .seq = b->seq,
-                          .heads = m->heads,
-                          .kv_heads = m->kv_heads,
-                          .head_dim = m->head_dim};
+    struct attention a;
+    const struct lt_op_attr *attr = &a.node.attr;
+    describe(&a, b);
     size_t bytes = lay_out(&a, NULL);
-    float *memory = lt_alloc_pages(bytes);
+    unsigned char *memory = lt_alloc_pages(bytes);
     if (!memory)
         return lt_fail(err, LT_ERR_NOMEM,
                        "out of memory for attention over %lld tokens: %zu bytes are needed",
                        (long long)b->seq, bytes);
     lay_out(&a, memory);
     fill_attention(&a, b);
-    /* A product of half the score matrix (what lies above the diagonal is not computed); two forward, five
-     * backward. */
-    double product = (double)a.heads * (double)a.head_dim * (double)a.seq * (double)a.seq;
+    /* Two products of a row with a row forward, five backward. */
+    double pairs = (double)attr->heads * (double)b->seq * (double)(b->seq + 1) / 2;
+    double product = 2.0 * (double)attr->head_dim;
     double forward = bench_best_seconds(run_forward, &a, b->budget);
     double backward = bench_best_seconds(run_backward, &a, b->budget);
-    printf("\nAttention, %lld tokens, %lld heads of %lld over %lld key heads\n  %-24s %14s %14s\n",
-           (long long)a.seq, (long long)a.heads, (long long)a.head_dim, (long long)a.kv_heads, "", "ms",
-           "GFLOP/s");
-    print_attention("forward", forward, 2 * product);
-    print_attention("backward", backward, 5 * product);
-    bench_session_add(&b->s, json_pack("{s:{s:I, s:f, s:f, s:f, s:f}}", "attention", "seq", (json_int_t)a.seq,
-                                       "forward_seconds", forward, "forward_flops_per_second",
-                                       2 * product / forward, "backward_seconds", backward,
-                                       "backward_flops_per_second", 5 * product / backward));
+    printf("\nAttention, %lld tokens, %d heads of %d over %d key heads\n  %-24s %14s %14s %14s\n",
+           (long long)b->seq, attr->heads, attr->head_dim, attr->kv_heads, "", "ms", "GFLOP/s", "ns a pair");
+    print_attention("forward", forward, pairs, 2 * product);
+    print_attention("backward", backward, pairs, 5 * product);
+    bench_session_add(&b->s,
+                      json_pack("{s:{s:I, s:f, s:f, s:f, s:f}}", "attention", "seq", (json_int_t)b->seq,
+                                "forward_seconds", forward, "forward_flops_per_second",
+                                2 * product * pairs / forward, "backward_seconds", backward,
+                                "backward_flops_per_second", 5 * product * pairs / backward));
     lt_free_pages(memory, bytes);
     return LT_OK;
 }

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "backends/cpu/attention_turns.h"
 #include "core/base/checked.h"
 
 enum { TILE = LT_ATTENTION_TILE, GROUP = 8, LANES = 16, ALIGNMENT = 64 };
@@ -11,50 +12,66 @@ enum { TILE = LT_ATTENTION_TILE, GROUP = 8, LANES = 16, ALIGNMENT = 64 };
 struct flash_grad {
     const struct lt_attention_ops *ops;
     const struct lt_attention_grad *args;
-    float *keys, *values; /* [head_dim, TILE], transposed */
-    float *p, *ds;        /* [TILE, TILE], rows are query rows: probabilities; first dP, then dS */
-    float *keep;          /* [TILE] */
-    float *delta;         /* [group, rows]: rowsum(dO * O) */
+    float *p, *ds; /* [TILE, TILE], rows are query rows: probabilities; first dP, then dS */
+    float *keep;   /* [TILE] */
+    float *tiles;  /* of each tile of keys: keys, then values, both [head_dim, TILE], transposed */
     int64_t head;
     int64_t key0, nkeys;
+    float *keys, *values;
     int64_t row0, nrows;
     bool diagonal; /* row0 == key0: row r sees the keys up to its own */
 };
 
-size_t lt_attention_grad_scratch(int64_t rows, int64_t head_dim, int64_t group)
+size_t lt_attention_grad_scratch(int64_t keys, int64_t head_dim)
 {
-    assert(rows >= 0 && head_dim > 0 && group > 0);
-    size_t tiles = 2 * (size_t)head_dim * TILE + 2 * TILE * TILE + TILE;
-    return ALIGNMENT / sizeof(float) + tiles + (size_t)group * (size_t)rows;
+    assert(keys >= 0 && head_dim > 0);
+    return ALIGNMENT / sizeof(float) + 2 * TILE * TILE + TILE +
+           2 * (size_t)lt_div_up(keys, TILE) * (size_t)head_dim * TILE;
 }
 
 static void divide_scratch(struct flash_grad *f)
 {
-    int64_t d = f->args->head_dim;
     /* Vector loads of the tiles should not straddle cache lines. */
     size_t past = (uintptr_t)f->args->scratch % ALIGNMENT / sizeof(float);
-    f->keys = f->args->scratch + (past ? ALIGNMENT / sizeof(float) - past : 0);
-    f->values = f->keys + d * TILE;
-    f->p = f->values + d * TILE;
+    f->p = f->args->scratch + (past ? ALIGNMENT / sizeof(float) - past : 0);
     f->ds = f->p + TILE * TILE;
     f->keep = f->ds + TILE * TILE;
-    f->delta = f->keep + TILE;
+    f->tiles = f->keep + TILE;
 }
 
+/* The tile that begins with key0, up to the end of the call's keys. */
+static void select_tile(struct flash_grad *f, int64_t key0)
+{
+    const struct lt_attention_grad *a = f->args;
+    f->key0 = key0;
+    f->nkeys = lt_min_i64(TILE, a->key_end - key0);
+    f->keys = f->tiles + 2 * (key0 - a->key_begin) * a->head_dim;
+    f->values = f->keys + a->head_dim * TILE;
+}
+
+static void prepare_keys(struct flash_grad *f)
+{
+    const struct lt_attention_grad *a = f->args;
+    for (int64_t key0 = a->key_begin; key0 < a->key_end; key0 += TILE) {
+        select_tile(f, key0);
+        f->ops->transpose(f->keys, a->k + key0 * a->ldkv, a->ldkv, f->nkeys, a->head_dim);
+        f->ops->transpose(f->values, a->v + key0 * a->ldkv, a->ldkv, f->nkeys, a->head_dim);
+    }
+    for (int64_t t = a->key_begin; t < a->key_end; t++) {
+        memset(a->dk + t * a->ldkv, 0, (size_t)a->head_dim * sizeof(float));
+        memset(a->dv + t * a->ldkv, 0, (size_t)a->head_dim * sizeof(float));
+    }
+}
+
+/* Before the first keys of a tile of rows: delta = rowsum(dO * O), dq = 0. */
 static void prepare_rows(struct flash_grad *f)
 {
     const struct lt_attention_grad *a = f->args;
-    size_t bytes = (size_t)a->head_dim * sizeof(float);
-    for (int64_t g = 0; g < a->group; g++) {
-        for (int64_t t = 0; t < a->rows; t++) {
-            int64_t at = t * a->ldo + g * a->head_dim;
-            f->delta[g * a->rows + t] = f->ops->dot(a->d_o + at, a->o + at, a->head_dim);
-            memset(a->dq + t * a->ldq + g * a->head_dim, 0, bytes);
-        }
-    }
-    for (int64_t t = 0; t < a->rows; t++) {
-        memset(a->dk + t * a->ldkv, 0, bytes);
-        memset(a->dv + t * a->ldkv, 0, bytes);
+    int64_t column = f->head * a->head_dim;
+    for (int64_t t = f->row0; t < lt_min_i64(a->rows, f->row0 + TILE); t++) {
+        int64_t at = t * a->ldo + column;
+        a->delta[f->head * a->rows + t] = f->ops->dot(a->d_o + at, a->o + at, a->head_dim);
+        memset(a->dq + t * a->ldq + column, 0, (size_t)a->head_dim * sizeof(float));
     }
 }
 
@@ -97,7 +114,7 @@ static void gradient_tile(struct flash_grad *f)
                              a->drop_scale);
         }
         f->ops->grad_row(f->p + r * TILE, f->ds + r * TILE, &row, a->lse[t * a->ldlse + f->head],
-                         f->delta[f->head * a->rows + t]);
+                         a->delta[f->head * a->rows + t]);
     }
 }
 
@@ -143,36 +160,50 @@ static void add_to_queries(struct flash_grad *f, float *dq)
     }
 }
 
-static void head_against_tile(struct flash_grad *f)
+/* The query rows at row0 against the tile of keys. */
+static void rows_against_tile(struct flash_grad *f)
 {
     const struct lt_attention_grad *a = f->args;
     int64_t column = f->head * a->head_dim;
-    int64_t end = a->window > 0 ? lt_min_i64(a->rows, f->key0 + f->nkeys - 1 + a->window) : a->rows;
-    for (f->row0 = f->key0; f->row0 < end; f->row0 += TILE) {
-        f->nrows = lt_min_i64(TILE, end - f->row0);
-        f->diagonal = f->row0 == f->key0;
-        const float *q = a->q + f->row0 * a->ldq + column;
-        const float *d_o = a->d_o + f->row0 * a->ldo + column;
-        row_products(f, f->p, q, a->ldq, f->keys);
-        row_products(f, f->ds, d_o, a->ldo, f->values);
-        gradient_tile(f);
-        add_to_keys(f, a->dv, f->p, d_o, a->ldo);
-        add_to_keys(f, a->dk, f->ds, q, a->ldq);
-        add_to_queries(f, a->dq + f->row0 * a->ldq + column);
+    const float *q = a->q + f->row0 * a->ldq + column;
+    const float *d_o = a->d_o + f->row0 * a->ldo + column;
+    f->nrows = lt_min_i64(TILE, lt_attention_last_row(a, f->key0 + f->nkeys) - f->row0);
+    f->diagonal = f->row0 == f->key0;
+    row_products(f, f->p, q, a->ldq, f->keys);
+    row_products(f, f->ds, d_o, a->ldo, f->values);
+    gradient_tile(f);
+    add_to_keys(f, a->dv, f->p, d_o, a->ldo);
+    add_to_keys(f, a->dk, f->ds, q, a->ldq);
+    add_to_queries(f, a->dq + f->row0 * a->ldq + column);
+}
+
+/* A head's rows at row0 against all keys of the call that they see. */
+static void rows_against_keys(struct flash_grad *f)
+{
+    const struct lt_attention_grad *a = f->args;
+    const int64_t next = f->row0 + TILE, rows = lt_min_i64(TILE, a->rows - next),
+                  column = f->head * a->head_dim;
+    if (lt_attention_turn_take(a, f->head, f->row0))
+        prepare_rows(f);
+    lt_attention_fetch(a->q + next * a->ldq + column, a->ldq, rows, a->head_dim);
+    lt_attention_fetch(a->d_o + next * a->ldo + column, a->ldo, rows, a->head_dim);
+    lt_attention_fetch(a->dq + next * a->ldq + column, a->ldq, rows, a->head_dim);
+    for (int64_t key0 = a->key_begin; key0 < a->key_end && key0 <= f->row0; key0 += TILE) {
+        select_tile(f, key0);
+        if (f->row0 < lt_attention_last_row(a, key0 + f->nkeys))
+            rows_against_tile(f);
     }
+    lt_attention_turn_pass(a, f->head, f->row0);
 }
 
 void lt_attention_flash_bwd(const struct lt_attention_ops *ops, const struct lt_attention_grad *grad)
 {
-    assert(grad->head_dim > 0 && grad->group > 0 && grad->scratch);
+    assert(grad->head_dim > 0 && grad->group > 0 && grad->scratch && grad->delta);
     struct flash_grad f = {.ops = ops, .args = grad};
+    int64_t end = lt_attention_last_row(grad, grad->key_end);
     divide_scratch(&f);
-    prepare_rows(&f);
-    for (f.key0 = 0; f.key0 < grad->rows; f.key0 += TILE) {
-        f.nkeys = lt_min_i64(TILE, grad->rows - f.key0);
-        ops->transpose(f.keys, grad->k + f.key0 * grad->ldkv, grad->ldkv, f.nkeys, grad->head_dim);
-        ops->transpose(f.values, grad->v + f.key0 * grad->ldkv, grad->ldkv, f.nkeys, grad->head_dim);
-        for (f.head = 0; f.head < grad->group; f.head++)
-            head_against_tile(&f);
-    }
+    prepare_keys(&f);
+    for (f.head = 0; f.head < grad->group; f.head++)
+        for (f.row0 = grad->key_begin; f.row0 < end; f.row0 += TILE)
+            rows_against_keys(&f);
 }

@@ -158,6 +158,9 @@ static void attend_rows(struct flash_rows *f)
         find_visible(f, tile);
         if (f->first == f->last)
             continue;
+        const int64_t next = tile + TILE, rows = lt_min_i64(TILE, end - next);
+        lt_attention_fetch(b->k + next * b->ldkv, b->ldkv, rows, b->head_dim);
+        lt_attention_fetch(b->v + next * b->ldkv, b->ldkv, rows, b->head_dim);
         score_tile(f);
         weigh_tile(f);
         value_tile(f);

@@ -1,5 +1,6 @@
 /* Attention forward and backward: the split over heads, rows and sequences. */
 #include <omp.h>
+#include <stdatomic.h>
 
 #include "backends/cpu/cpu_ops.h"
 #include "backends/cpu/cpu_ops_random.h"
@@ -7,8 +8,10 @@
 
 enum {
     ATTENTION_ROWS = 64, /* query rows of one task */
+    FEW_TASKS = 16,      /* for each thread */
     FEW_ROWS = 8,        /* so many at most are taken one by one, their heads together */
-    MOST_HEADS = 64
+    MOST_HEADS = 64,
+    MOST_KEYS = 2 * LT_ATTENTION_TILE /* of a task: its rows are fetched half as often as for one tile */
 };
 
 /* Rows of the same sequence starting at `row`, up to `end`. */
@@ -113,78 +116,143 @@ void lt_cpu_op_attention(const struct lt_cpu_call *c)
     }
 }
 
-static void backward_sequence(const struct lt_cpu_call *c, int64_t kv_head, int64_t begin, int64_t end,
-                              float *scratch)
+/* A sequence of the batch: its first row, and how many pieces all sequences before it have. */
+struct sequence {
+    int32_t row, piece;
+};
+
+/* The backward pass and its workspace. */
+struct backward {
+    const struct lt_cpu_call *call;
+    int64_t piece;              /* keys of a task */
+    struct sequence *sequences; /* [count + 1], the last one is the end */
+    int64_t count;
+    float *delta;           /* of a row and head one element; of a sequence and kv head: [group, rows] */
+    _Atomic int32_t *turns; /* as many; of a sequence and kv head: [group, tiles of rows] */
+    unsigned char *scratch; /* of each thread */
+    size_t scratch_bytes;
+};
+
+/* Places the parts; returns how many bytes they take. */
+static size_t lay_out(struct backward *b, const struct lt_op_attr *a, int64_t tokens, int threads,
+                      unsigned char *workspace)
 {
+    const size_t rows = (size_t)tokens * (size_t)a->heads * sizeof(float);
+    const size_t sizes[] = {((size_t)tokens + 1) * sizeof *b->sequences, rows, rows};
+    size_t at[3], end = 0;
+    for (int i = 0; i < 3; i++) {
+        at[i] = end;
+        end += lt_align_up(sizes[i], LT_VALUE_ALIGN);
+    }
+    b->scratch_bytes =
+        lt_align_up(lt_attention_grad_scratch(MOST_KEYS, a->head_dim) * sizeof(float), LT_VALUE_ALIGN);
+    if (workspace) {
+        b->sequences = (struct sequence *)(void *)(workspace + at[0]);
+        b->delta = (float *)(void *)(workspace + at[1]);
+        b->turns = (_Atomic int32_t *)(void *)(workspace + at[2]);
+        b->scratch = workspace + end;
+    }
+    return end + (size_t)threads * b->scratch_bytes;
+}
+
+/* Cuts the keys of every sequence into pieces; returns how many there are. */
+static int64_t find_sequences(struct backward *b, int64_t piece)
+{
+    const int32_t *kv_begin = b->call->in[6];
+    int64_t rows = b->call->in_rows[0], pieces = 0;
+    b->piece = piece;
+    b->count = 0;
+    for (int64_t row = 0, end; row < rows; row = end) {
+        end = run_end(kv_begin, row, rows);
+        b->sequences[b->count++] = (struct sequence){(int32_t)row, (int32_t)pieces};
+        pieces += lt_div_up(end - row, piece);
+    }
+    b->sequences[b->count] = (struct sequence){(int32_t)rows, (int32_t)pieces};
+    return pieces;
+}
+
+/* A piece of the keys of a sequence, for one kv head. */
+static void backward_keys(const struct backward *b, const struct sequence *s, int64_t piece, int64_t kv_head)
+{
+    const struct lt_cpu_call *c = b->call;
     const struct lt_op_attr *a = &c->node->attr;
+    int64_t begin = s[0].row, rows = s[1].row - begin, tiles = lt_div_up(rows, LT_ATTENTION_TILE);
     int64_t group = a->heads / a->kv_heads, head = kv_head * group, dim = a->head_dim;
     int64_t ldq = c->in_cols[1], ldkv = c->in_cols[2], at_q = begin * ldq + head * dim,
             at_kv = begin * ldkv + kv_head * dim;
     struct lt_cpu_dropout d = lt_cpu_dropout_of(c);
     const uint32_t *key = c->in[8];
     d.site.site += (uint32_t)head;
-    struct lt_attention_grad g = {.q = (const float *)c->in[1] + at_q,
-                                  .k = (const float *)c->in[2] + at_kv,
-                                  .v = (const float *)c->in[3] + at_kv,
-                                  .o = (const float *)c->in[4] + at_q,
-                                  .d_o = (const float *)c->in[0] + at_q,
-                                  .lse = (const float *)c->in[5] + begin * a->heads + head,
-                                  .dq = (float *)c->out[0] + at_q,
-                                  .dk = (float *)c->out[1] + at_kv,
-                                  .dv = (float *)c->out[2] + at_kv,
-                                  .ldq = ldq,
-                                  .ldkv = ldkv,
-                                  .ldo = ldq,
-                                  .ldlse = a->heads,
-                                  .rows = end - begin,
-                                  .head_dim = dim,
-                                  .group = group,
-                                  .scale = a->scale,
-                                  .softcap = a->softcap,
-                                  .window = a->window,
-                                  .drop_threshold = d.threshold,
-                                  .drop_scale = d.keep_scale,
-                                  .site = d.site,
-                                  .row_key = key ? key + begin : NULL,
-                                  .scratch = scratch};
+    struct lt_attention_grad g = {
+        .q = (const float *)c->in[1] + at_q,
+        .k = (const float *)c->in[2] + at_kv,
+        .v = (const float *)c->in[3] + at_kv,
+        .o = (const float *)c->in[4] + at_q,
+        .d_o = (const float *)c->in[0] + at_q,
+        .lse = (const float *)c->in[5] + begin * a->heads + head,
+        .dq = (float *)c->out[0] + at_q,
+        .dk = (float *)c->out[1] + at_kv,
+        .dv = (float *)c->out[2] + at_kv,
+        .ldq = ldq,
+        .ldkv = ldkv,
+        .ldo = ldq,
+        .ldlse = a->heads,
+        .rows = rows,
+        .head_dim = dim,
+        .group = group,
+        .key_begin = piece * b->piece,
+        .key_end = lt_min_i64(rows, (piece + 1) * b->piece),
+        .scale = a->scale,
+        .softcap = a->softcap,
+        .window = a->window,
+        .drop_threshold = d.threshold,
+        .drop_scale = d.keep_scale,
+        .site = d.site,
+        .row_key = key ? key + begin : NULL,
+        .delta = b->delta + begin * a->heads + head * rows,
+        .turns = b->turns + begin * a->heads + head * tiles,
+        .scratch = (float *)(void *)(b->scratch + (size_t)omp_get_thread_num() * b->scratch_bytes)};
     c->cpu->k.attention_bwd(&g);
 }
 
-static size_t scratch_bytes(const struct lt_op_attr *a, int64_t tokens)
+/* Tasks are taken in order: pieces of the keys one after another, so that calls for the same kv head begin in the order of
+ * their keys, as their turns demand, and those with the most rows first; kv heads of a piece side by side, so that few have
+ * to wait for one another. */
+static void take_tasks(const struct backward *b, int64_t *next)
 {
-    size_t floats = lt_attention_grad_scratch(tokens, a->head_dim, a->heads / a->kv_heads);
-    return lt_align_up(floats * sizeof(float), LT_VALUE_ALIGN);
-}
-
-/* Workspace: the first row of every sequence, then one scratch a thread. */
-static size_t starts_bytes(int64_t tokens)
-{
-    return lt_align_up((size_t)(tokens + 1) * sizeof(int32_t), LT_VALUE_ALIGN);
+    const struct sequence *s = b->sequences, *end = s + b->count;
+    const int64_t kv_heads = b->call->node->attr.kv_heads;
+    for (;;) {
+        int64_t task;
+#pragma omp atomic capture
+        task = (*next)++;
+        while (s < end && task / kv_heads >= s[1].piece)
+            s++;
+        if (s == end)
+            break;
+        backward_keys(b, s, task / kv_heads - s->piece, task % kv_heads);
+    }
 }
 
 void lt_cpu_op_attention_bwd(const struct lt_cpu_call *c)
 {
-    const int32_t *kv_begin = c->in[6];
-    int64_t rows = c->in_rows[0], kv_heads = c->node->attr.kv_heads, sequences = 0;
-    int32_t *starts = (int32_t *)(void *)c->workspace;
-    unsigned char *scratch = c->workspace + starts_bytes(c->capacity->tokens);
-    size_t each = scratch_bytes(&c->node->attr, c->capacity->tokens);
-    for (int64_t row = 0; row < rows; row = run_end(kv_begin, row, rows))
-        starts[sequences++] = (int32_t)row;
-    starts[sequences] = (int32_t)rows;
-#pragma omp parallel for num_threads(c->cpu->threads) schedule(dynamic)
-    for (int64_t task = 0; task < sequences * kv_heads; task++) {
-        int64_t s = task / kv_heads;
-        float *mine = (float *)(void *)(scratch + (size_t)omp_get_thread_num() * each);
-        backward_sequence(c, task % kv_heads, starts[s], starts[s + 1], mine);
-    }
+    struct backward b = {.call = c};
+    const struct lt_op_attr *a = &c->node->attr;
+    int64_t next = 0;
+    lay_out(&b, a, c->capacity->tokens, c->cpu->threads, c->workspace);
+    if (find_sequences(&b, MOST_KEYS) * a->kv_heads < FEW_TASKS * (int64_t)c->cpu->threads)
+        find_sequences(&b, LT_ATTENTION_TILE);
+    for (int64_t i = 0; i < c->in_rows[0] * a->heads; i++)
+        atomic_store_explicit(&b.turns[i], 0, memory_order_relaxed);
+#pragma omp parallel num_threads(c->cpu->threads)
+    take_tasks(&b, &next);
 }
 
 size_t lt_cpu_op_workspace(const struct lt_cpu *cpu, const struct lt_program *p, const struct lt_node *n)
 {
+    struct backward b;
     if (n->op == LT_OP_ATTENTION_BWD)
-        return starts_bytes(p->capacity.tokens) +
-               (size_t)cpu->threads * scratch_bytes(&n->attr, p->capacity.tokens);
+        return lay_out(&b, &n->attr, p->capacity.tokens, cpu->threads, NULL);
     if (n->op == LT_OP_GRAD_NORM)
         return lt_cpu_grad_norm_workspace(p->graph.values[n->in[0]].cols);
     if (n->op != LT_OP_LINEAR)

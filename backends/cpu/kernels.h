@@ -49,21 +49,32 @@ struct lt_attention_block {
     const uint32_t *row_key; /* [rows]; column = key row - kv_begin */
 };
 
-/* Backward for one (sequence, kv head): all query heads of the group, all rows of the sequence.  Row t sees
- * the keys [max(0, t + 1 - window), t + 1) of the sequence.  dq, dk, dv rows of these heads are written (not
- * accumulated), in an order that does not depend on where the sequence lies. */
+/* Keys in a tile, and query rows worked on at a time. */
+enum { LT_ATTENTION_TILE = 64 };
+
+/* Backward for the keys [key_begin, key_end) of one (sequence, kv head): all query heads of the group, all rows of the
+ * sequence that see some of them.  Row t sees the keys [max(0, t + 1 - window), t + 1) of the sequence.  dk and dv rows of
+ * the keys are written, not accumulated.  dq rows get their parts in ascending order of the keys: the call with the first
+ * that a row sees writes, the later ones add.  So the bits do not depend on how the keys are cut.
+ *
+ * Calls for one (sequence, kv head) may run at once if they began in ascending order of their keys: with `turns` each waits
+ * at every tile of rows until the calls before it have added their part there (attention_turns.h). */
 struct lt_attention_grad {
     const float *q, *k, *v, *o, *d_o, *lse; /* first row of the sequence, first head of the group; row t of
                                              * head g has its log-sum-exp at lse[t * ldlse + g] */
     float *dq, *dk, *dv;
     int64_t ldq, ldkv, ldo, ldlse; /* ldq for q and dq, ldkv for k v dk dv, ldo for o and d_o */
     int64_t rows, head_dim, group; /* group = query heads per kv head; heads are head_dim columns apart */
+    int64_t key_begin, key_end;    /* multiples of LT_ATTENTION_TILE, the last end is rows */
     float scale, softcap;
     int64_t window;
     uint32_t drop_threshold;
     float drop_scale;
     struct lt_rng_site site; /* of the group's first head; head g uses site.site + g */
     const uint32_t *row_key;
+    float *delta; /* [group, rows]: kept from call to call */
+    _Atomic int32_t
+        *turns;     /* [group, tiles of rows], 0 before the first call; NULL: calls run one after another */
     float *scratch; /* lt_attention_grad_scratch() floats, this thread's own */
 };
 
@@ -176,8 +187,8 @@ struct lt_cpu_kernels {
     void (*decode[LT_WEIGHT_FORMAT_COUNT])(float *dst, const struct lt_weight *w, int64_t begin, int64_t n);
 };
 
-/* Floats of scratch attention_bwd needs for a sequence of `rows` rows. */
-size_t lt_attention_grad_scratch(int64_t rows, int64_t head_dim, int64_t group);
+/* Floats of scratch attention_bwd needs for a call with so many keys. */
+size_t lt_attention_grad_scratch(int64_t keys, int64_t head_dim);
 
 /* The best ISA of this processor, limited by LT_CPU=ref|avx2|avx512|avx512bf16|amx|neon|neonbf16 in the
  * environment (an ISA the processor lacks, or a word not in the list, is false). */

@@ -75,6 +75,11 @@ int lt_cpu_count(void)
     return online > 0 ? (int)online : 1;
 }
 
+void lt_thread_yield(void)
+{
+    sched_yield();
+}
+
 /* Lock-free, hence fit for a signal handler. */
 static atomic_int cancel_flag;
 

@@ -45,6 +45,9 @@ bool lt_tiles_enable(void);
 
 int lt_cpu_count(void); /* processors this process may run on, at least 1 */
 
+/* Lets others have the processor: for loops that wait a few microseconds for another thread. */
+void lt_thread_yield(void);
+
 /* Cancellation: a tool's signal handler calls lt_cancel_request(); long loops poll. */
 void lt_cancel_request(void); /* async-signal-safe */
 void lt_cancel_reset(void);

@@ -27,7 +27,7 @@ struct data {
     struct shape s;
     int64_t at, total;
     float scale;
-    float *q, *k, *v, *o, *lse, *d_o, *dq, *dk, *dv, *scratch;
+    float *q, *k, *v, *o, *lse, *d_o, *dq, *dk, *dv, *delta, *scratch;
     int32_t *kv_end;
     uint32_t *row_key;
     struct lt_rng_site site;
@@ -47,8 +47,8 @@ static void make_data(struct data *d, struct shape s, int64_t at, int64_t behind
     d->dq = lt_check_floats(d->total * wide);
     d->dk = lt_check_floats(d->total * narrow);
     d->dv = lt_check_floats(d->total * narrow);
-    d->scratch =
-        lt_check_floats((int64_t)lt_attention_grad_scratch(s.rows, s.head_dim, s.heads / s.kv_heads));
+    d->delta = lt_check_floats(s.rows * (s.heads / s.kv_heads));
+    d->scratch = lt_check_floats((int64_t)lt_attention_grad_scratch(s.rows, s.head_dim));
     d->kv_end = (int32_t *)(void *)lt_check_floats(d->total);
     d->row_key = (uint32_t *)(void *)lt_check_floats(d->total);
     d->site = (struct lt_rng_site){.seed = 42, .step = 3, .site = 1000};
@@ -121,6 +121,7 @@ static void backward(const struct lt_cpu_kernels *k, const struct data *d)
             .rows = s->rows,
             .head_dim = s->head_dim,
             .group = group,
+            .key_end = s->rows,
             .scale = d->scale,
             .softcap = s->softcap,
             .window = s->window,
@@ -128,6 +129,7 @@ static void backward(const struct lt_cpu_kernels *k, const struct data *d)
             .drop_scale = (float)(1.0 / (1.0 - s->dropout)),
             .site = d->site,
             .row_key = s->dropout > 0.0 ? d->row_key + d->at : NULL,
+            .delta = d->delta,
             .scratch = d->scratch,
         };
         g.site.site += (uint32_t)(kv * group);

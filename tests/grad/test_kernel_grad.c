@@ -326,7 +326,8 @@ static void check_attention(const struct lt_cpu_kernels *kernels, struct attenti
     int64_t group = s.heads / s.kv_heads;
     float *x = lt_check_floats(all), *g = lt_check_floats(all), *o = lt_check_floats(wide);
     float *weights = lt_check_floats(wide), *lse = lt_check_floats(s.rows * s.heads);
-    float *scratch = lt_check_floats((int64_t)lt_attention_grad_scratch(s.rows, s.dim, group));
+    float *delta = lt_check_floats(s.rows * group);
+    float *scratch = lt_check_floats((int64_t)lt_attention_grad_scratch(s.rows, s.dim));
     double *at = lt_alloc_array((size_t)all, sizeof *at);
     int32_t kv_end[128];
     uint32_t row_key[128];
@@ -383,6 +384,7 @@ static void check_attention(const struct lt_cpu_kernels *kernels, struct attenti
             .rows = s.rows,
             .head_dim = s.dim,
             .group = group,
+            .key_end = s.rows,
             .scale = (float)s.scale,
             .softcap = (float)s.softcap,
             .window = s.window,
@@ -390,6 +392,7 @@ static void check_attention(const struct lt_cpu_kernels *kernels, struct attenti
             .drop_scale = (float)s.keep,
             .site = s.site,
             .row_key = row_key,
+            .delta = delta,
             .scratch = scratch,
         };
         a.site.site += (uint32_t)(kv * group);

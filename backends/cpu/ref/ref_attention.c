@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "backends/cpu/attention_turns.h"
 #include "core/base/checked.h"
 
 static double dot(const float *a, const float *b, int64_t n)
@@ -84,7 +85,7 @@ static void attention_fwd_ref(const struct lt_attention_block *block)
         attend_row(block, row);
 }
 
-/* One query row of head `head` of the group. */
+/* One query row of head `head` of the group against the call's keys. */
 static void gradient_row(const struct lt_attention_grad *a, int64_t head, int64_t row)
 {
     struct lt_rng_site site = a->site;
@@ -94,7 +95,8 @@ static void gradient_row(const struct lt_attention_grad *a, int64_t head, int64_
     float *dq = a->dq + row * a->ldq + head * a->head_dim;
     float lse = a->lse[row * a->ldlse + head];
     double delta = dot(d_o, a->o + row * a->ldo + head * a->head_dim, a->head_dim);
-    for (int64_t j = a->window > 0 ? lt_max_i64(0, row + 1 - a->window) : 0; j <= row; j++) {
+    int64_t begin = a->window > 0 ? lt_max_i64(a->key_begin, row + 1 - a->window) : a->key_begin;
+    for (int64_t j = begin; j <= row && j < a->key_end; j++) {
         const float *k = a->k + j * a->ldkv, *v = a->v + j * a->ldkv;
         float slope, s = score((float)dot(q, k, a->head_dim), a->scale, a->softcap, &slope);
         float p = expf(s - lse);
@@ -108,19 +110,28 @@ static void gradient_row(const struct lt_attention_grad *a, int64_t head, int64_
     }
 }
 
+static void gradient_rows(const struct lt_attention_grad *a, int64_t head, int64_t begin, int64_t end)
+{
+    bool first = lt_attention_turn_take(a, head, begin);
+    for (int64_t row = begin; row < end; row++) {
+        if (first)
+            memset(a->dq + row * a->ldq + head * a->head_dim, 0, (size_t)a->head_dim * sizeof(float));
+        gradient_row(a, head, row);
+    }
+    lt_attention_turn_pass(a, head, begin);
+}
+
 static void attention_bwd_ref(const struct lt_attention_grad *a)
 {
+    enum { TILE = LT_ATTENTION_TILE };
     size_t bytes = (size_t)a->head_dim * sizeof(float);
-    for (int64_t row = 0; row < a->rows; row++) {
-        memset(a->dk + row * a->ldkv, 0, bytes);
-        memset(a->dv + row * a->ldkv, 0, bytes);
+    for (int64_t key = a->key_begin; key < a->key_end; key++) {
+        memset(a->dk + key * a->ldkv, 0, bytes);
+        memset(a->dv + key * a->ldkv, 0, bytes);
     }
-    for (int64_t head = 0; head < a->group; head++) {
-        for (int64_t row = 0; row < a->rows; row++) {
-            memset(a->dq + row * a->ldq + head * a->head_dim, 0, bytes);
-            gradient_row(a, head, row);
-        }
-    }
+    for (int64_t head = 0; head < a->group; head++)
+        for (int64_t row = a->key_begin; row < lt_attention_last_row(a, a->key_end); row += TILE)
+            gradient_rows(a, head, row, lt_min_i64(row + TILE, a->rows));
 }
 
 void lt_attention_kernels_ref(struct lt_cpu_kernels *k)
