@@ -122,6 +122,17 @@ else
     not_ok 'all ops' "$list"
 fi
 
+# What it runs, as the backend says; all tests find out by running it, which takes long to compile on the software device.
+for how in '' ${LT_TEST_FULL:+--run}; do
+    # shellcheck disable=SC2086 # a word or none
+    lora-bench support --device "$device" $how >"$tmp/out" 2>"$tmp/err"
+    if diff "$LT_SRCDIR/tests/e2e/data/support-vulkan.txt" "$tmp/out" >>"$tmp/err"; then
+        ok "support $how"
+    else
+        not_ok "support $how" 'another table than tests/e2e/data/support-vulkan.txt'
+    fi
+done
+
 lora-train --device vulkan:99 --model "$golden/llama-tiny" --pretokenized "$batches" --output-dir "$tmp/none" \
     >"$tmp/out" 2>"$tmp/err"
 case $? in
