@@ -11,5 +11,7 @@ enum lt_status bench_train(int argc, char **argv, struct lt_error *err) LT_MUST_
 enum lt_status bench_generate(int argc, char **argv, struct lt_error *err) LT_MUST_USE;
 /* The CPU backend's kernels one by one, beside OpenBLAS. */
 enum lt_status bench_kernels(int argc, char **argv, struct lt_error *err) LT_MUST_USE;
+/* A table of what a device runs: ops by forms of weights. */
+enum lt_status bench_support(int argc, char **argv, struct lt_error *err) LT_MUST_USE;
 
 #endif

@@ -14,6 +14,7 @@ static const struct {
      bench_train},
     {"generate", "reading a prompt and generating: tokens/s, share of the memory's speed", bench_generate},
     {"kernels", "matrix products, decoding and attention one by one, beside OpenBLAS", bench_kernels},
+    {"support", "what a device runs: ops, kinds of products, forms of weights", bench_support},
 };
 
 static void print_help(void)
@@ -42,8 +43,10 @@ int main(int argc, char **argv)
         if (strcmp(argv[1], modes[i].name) == 0)
             return modes[i].run(argc - 1, argv + 1, &err) == LT_OK ? 0 : cli_report("lora-bench", &err);
     if (argc > 1)
-        fprintf(stderr, "lora-bench: '%s' is no mode: use train, generate or kernels\n", argv[1]);
+        fprintf(stderr, "lora-bench: '%s' is no mode: use train, generate, kernels or support\n", argv[1]);
     else
-        fprintf(stderr, "lora-bench: no mode is given: use train, generate or kernels (--help tells more)\n");
+        fprintf(
+            stderr,
+            "lora-bench: no mode is given: use train, generate, kernels or support (--help tells more)\n");
     return 2;
 }

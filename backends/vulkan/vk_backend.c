@@ -116,8 +116,7 @@ static bool supports(struct lt_backend *be, const struct lt_program *p, const st
 {
     (void)be;
     (void)p;
-    /* No vector of int8 outliers yet: LLM.int8() products are the processors'. */
-    return lt_vk_op_table[n->op] != NULL && !n->attr.int8;
+    return lt_vk_op_table[n->op] != NULL;
 }
 
 /* ---- the backend ---- */

@@ -1,5 +1,6 @@
 /* Linear layers, LoRA and their gradients. */
 #include "backends/vulkan/vk_gemm.h"
+#include "backends/vulkan/vk_gemm_int8.h"
 #include "core/base/checked.h"
 #include "core/base/rng.h"
 
@@ -52,6 +53,10 @@ void lt_vk_op_dropout(const struct lt_vk_call *c)
 void lt_vk_op_linear(const struct lt_vk_call *c)
 {
     const struct lt_device_weight *w = c->weight[1];
+    if (c->node->attr.int8 && w->format == LT_WEIGHT_INT8) {
+        lt_vk_gemm_int8(c);
+        return;
+    }
     lt_vk_gemm(c->rec, &(struct lt_vk_gemm){.m = c->in_rows[0],
                                             .n = w->rows,
                                             .k = w->cols,
@@ -183,9 +188,11 @@ size_t lt_vk_linear_workspace(const struct lt_program *p, const struct lt_node *
     int64_t a = n->in[0] >= 0 ? v[n->in[0]].cols : 0, b = n->in[1] >= 0 ? v[n->in[1]].cols : 0;
     switch (n->op) {
     case LT_OP_LINEAR:
-    case LT_OP_LINEAR_DX:
-        return larger(lt_vk_gemm_workspace(rows, v[n->out[0]].cols, a, false),
-                      n->attr.compute == LT_F16 ? lt_vk_halves_bytes(rows, a) : 0);
+    case LT_OP_LINEAR_DX: { /* the weight of an int8 model may have another format */
+        size_t halves = n->attr.compute == LT_F16 ? lt_vk_halves_bytes(rows, a) : 0;
+        return larger(larger(lt_vk_gemm_workspace(rows, v[n->out[0]].cols, a, false), halves),
+                      n->attr.int8 ? lt_vk_gemm_int8_workspace(rows, a) : 0);
+    }
     case LT_OP_LINEAR_DW:
         return n->attr.transposed ? lt_vk_gemm_workspace(b, a, rows, true)
                                   : lt_vk_gemm_workspace(a, b, rows, true);

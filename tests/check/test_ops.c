@@ -15,6 +15,7 @@
 #include "core/base/alloc.h"
 #include "tests/support/device_op.h"
 #include "tests/support/kernel_check.h"
+#include "tests/support/random_weight.h"
 
 /* ---- attention ---- */
 
@@ -194,14 +195,15 @@ static void test_decoding(void **unused)
 enum { LABELS = 8, HIDDEN = 13, VOCAB = 130 };
 
 struct loss {
-    float *h, *w, *loss, *dh, *dw, *dw_before, *scratch;
+    struct lt_random_weight w;
+    float *h, *loss, *dh, *dw, *dw_before, *scratch;
     int32_t *labels, *argmax;
 };
 
-static struct loss make_loss(void)
+static struct loss make_loss(enum lt_weight_format format, enum lt_random_layout layout)
 {
-    struct loss l = {.h = lt_check_floats(LABELS * HIDDEN),
-                     .w = lt_check_floats(VOCAB * HIDDEN),
+    struct loss l = {.w = lt_random_weight_make(format, layout, VOCAB, HIDDEN),
+                     .h = lt_check_floats(LABELS * HIDDEN),
                      .loss = lt_check_floats(LABELS),
                      .dh = lt_check_floats(LABELS * HIDDEN),
                      .dw = lt_check_floats(VOCAB * HIDDEN),
@@ -211,7 +213,6 @@ static struct loss make_loss(void)
     l.argmax = (int32_t *)(void *)lt_check_floats(LABELS);
     lt_check_seed(9);
     lt_check_fill(l.h, LABELS * HIDDEN, -2.0, 2.0);
-    lt_check_fill(l.w, VOCAB * HIDDEN, -1.0, 1.0);
     lt_check_fill(l.dw, VOCAB * HIDDEN, -1.0, 1.0);
     memcpy(l.dw_before, l.dw, VOCAB * HIDDEN * sizeof *l.dw);
     for (int64_t r = 0; r < LABELS; r++)
@@ -221,12 +222,11 @@ static struct loss make_loss(void)
 
 static void run_loss(const struct loss *l, int32_t chunk, float softcap)
 {
-    const struct lt_weight w = {.format = LT_WEIGHT_F32, .rows = VOCAB, .cols = HIDDEN, .data = l->w};
     struct device_op o = {.op = LT_OP_CROSS_ENTROPY,
                           .attr = {.chunk = chunk, .softcap = softcap},
                           .params = {.n_tokens = LABELS, .n_labels = 1, .loss_scale = 0.125f}};
     o.in[0] = device_f32(l->h, LABELS, HIDDEN);
-    o.in[1] = device_weight(&w);
+    o.in[1] = device_weight(&l->w.w);
     o.in[2] = device_i32(l->labels, LABELS);
     o.out[0] = device_f32(l->loss, LABELS, 1);
     o.out[1] = device_i32(l->argmax, LABELS);
@@ -245,8 +245,8 @@ static void exact_row(const struct loss *l, int64_t r, double cap, double *loss,
     for (int v = 0; v < VOCAB; v++) {
         double raw = 0.0, size = 0.0;
         for (int i = 0; i < HIDDEN; i++) {
-            raw += (double)l->h[r * HIDDEN + i] * (double)l->w[v * HIDDEN + i];
-            size += fabs((double)l->h[r * HIDDEN + i] * (double)l->w[v * HIDDEN + i]);
+            raw += (double)l->h[r * HIDDEN + i] * (double)l->w.logical[v * HIDDEN + i];
+            size += fabs((double)l->h[r * HIDDEN + i] * (double)l->w.logical[v * HIDDEN + i]);
         }
         z[v] = cap != 0.0 ? cap * tanh(raw / cap) : raw;
         slope[v] = cap != 0.0 ? 1.0 - z[v] * z[v] / (cap * cap) : 1.0;
@@ -277,7 +277,7 @@ static void compare_loss(const struct loss *l, float softcap)
         assert_true(fabs((double)l->loss[r] - loss) <= loss_bound);
         for (int v = 0; v < VOCAB; v++)
             for (int i = 0; i < HIDDEN; i++) {
-                double w = (double)l->w[v * HIDDEN + i], h = (double)l->h[r * HIDDEN + i];
+                double w = (double)l->w.logical[v * HIDDEN + i], h = (double)l->h[r * HIDDEN + i];
                 dh[i] += grad[v] * w;
                 dh_bound[i] += (bound[v] + VOCAB * LT_CHECK_ULP * fabs(grad[v])) * fabs(w);
                 dw[v * HIDDEN + i] += grad[v] * h;
@@ -295,20 +295,32 @@ static void compare_loss(const struct loss *l, float softcap)
 }
 
 /* In chunks, the last one short; rows give the same bits in chunks of every size. */
+static void check_chunks(enum lt_weight_format format, enum lt_random_layout layout, float softcap)
+{
+    struct loss whole = make_loss(format, layout), parts = whole;
+    parts.loss = lt_check_floats(LABELS);
+    parts.dh = lt_check_floats(LABELS * HIDDEN);
+    parts.dw = lt_check_floats(VOCAB * HIDDEN);
+    memcpy(parts.dw, whole.dw, VOCAB * HIDDEN * sizeof *parts.dw);
+    run_loss(&whole, LABELS, softcap);
+    compare_loss(&whole, softcap);
+    run_loss(&parts, 3, softcap);
+    compare_loss(&parts, softcap);
+    lt_check_same("loss in chunks", any, parts.loss, whole.loss, LABELS);
+    lt_check_same("dh in chunks", any, parts.dh, whole.dh, LABELS * HIDDEN);
+    lt_random_weight_free(&whole.w);
+    lt_check_release();
+}
+
 static void test_loss_in_chunks(void **unused)
 {
     (void)unused;
-    for (int cap = 0; cap < 2; cap++) {
-        float softcap = cap ? 3.0f : 0.0f;
-        struct loss whole = make_loss(), parts = make_loss();
-        run_loss(&whole, LABELS, softcap);
-        compare_loss(&whole, softcap);
-        run_loss(&parts, 3, softcap);
-        compare_loss(&parts, softcap);
-        lt_check_same("loss in chunks", any, parts.loss, whole.loss, LABELS);
-        lt_check_same("dh in chunks", any, parts.dh, whole.dh, LABELS * HIDDEN);
-        lt_check_release();
-    }
+    for (int format = 0; format < LT_WEIGHT_FORMAT_COUNT; format++)
+        for (int layout = 0; layout < LT_LAYOUT_COUNT; layout++)
+            if (lt_random_weight_exists((enum lt_weight_format)format, (enum lt_random_layout)layout))
+                for (int cap = 0; cap < (format == LT_WEIGHT_F32 ? 2 : 1); cap++)
+                    check_chunks((enum lt_weight_format)format, (enum lt_random_layout)layout,
+                                 cap ? 3.0f : 0.0f);
 }
 
 /* ---- gradient norm and clipping ---- */

@@ -96,6 +96,13 @@ bench kernels kernels --shape tiny --rows 1,5 --seq 40 --seconds 0.001
 holds kernels 'len(r["products"]) == 5 * 2 * 8 and all(p["native"] > 0 for p in r["products"])'
 holds kernels 'len(r["decoding"]) == 6 and r["attention"]["seq"] == 40 and r["memory_read_rate"] > 0'
 
+# What the processors run, as the backend says and as it turns out.
+for how in '' --run; do
+    # shellcheck disable=SC2086 # a word or none
+    lora-bench support --device cpu $how >"$tmp/support.out" 2>"$tmp/support.err"
+    check "support $how" diff "$LT_SRCDIR/tests/e2e/data/support-cpu.txt" "$tmp/support.out"
+done
+
 # The plan of a model that is large against what the process itself needs.
 bench plan train --shape smollm2-135m --layers 4 --seq 64 --batch 1 --steps 1 --warmup 0
 case $(grep -c -i sanitize "${LT_BUILD:-.}/config.mk" 2>/dev/null) in
@@ -124,6 +131,7 @@ refuses 'unknown shape' "'llama-8b' is not one of" lora-bench train --shape llam
 refuses 'quantized weights cannot be trained' 'use --quant bf16' lora-bench train --full --quant nf4
 refuses 'double quantization of bf16' '--double-quant is for' lora-bench generate --quant bf16 --double-quant
 refuses 'more labels than tokens' '--labels' lora-bench train --seq 4 --labels 5
+refuses 'support of no device' 'unknown device' lora-bench support --device gpu
 refuses 'a list that is none' '--rows' lora-bench kernels --rows 1,x
 check 'help of a mode' sh -c 'lora-bench kernels --help | grep -q -e --rows'
 

@@ -44,7 +44,8 @@ program()
 }
 
 # The software device takes about 20 minutes for all of it.
-short='check/test_kernels check/test_kernels_optimizer check/test_device_step golden/test_optim_golden'
+short='check/test_kernels check/test_kernels_optimizer check/test_device_step check/test_linear_int8
+    golden/test_optim_golden golden/test_int8_golden'
 all="$short check/test_gemm_f16 golden/test_model_golden check/test_kernels_attention check/test_kernels_data
     check/test_ops check/test_gemm golden/test_train_golden golden/test_generate_golden"
 layer=$(find /usr/share/vulkan /etc/vulkan /usr/local/share/vulkan -name VkLayer_khronos_validation.json 2>/dev/null)
@@ -69,7 +70,8 @@ else
         check/test_kernels_data check/test_ops golden/test_generate_golden; do
         [ -z "$layer" ] || program "validation ${test#*/}" tests/$test LT_VK_VALIDATION=1
     done
-    for test in check/test_kernels_attention check/test_kernels_data check/test_ops golden/test_generate_golden; do
+    for test in check/test_kernels_attention check/test_kernels_data check/test_ops check/test_linear_int8 \
+        golden/test_generate_golden; do
         # shellcheck disable=SC2086 # two words
         program "small limits ${test#*/}" tests/$test $limits
     done
@@ -79,7 +81,8 @@ else
     program 'one op a submission' tests/golden/test_generate_golden LT_VK_DEBUG=1
     case $list in
     *llvmpipe*)
-        for test in check/test_kernels check/test_kernels_attention golden/test_model_golden; do
+        for test in check/test_kernels check/test_kernels_attention check/test_linear_int8 \
+            golden/test_model_golden; do
             program "subgroups of 4 ${test#*/}" tests/$test LP_NATIVE_VECTOR_WIDTH=128
         done
         ;;
@@ -119,6 +122,17 @@ else
     not_ok 'all ops' "$list"
 fi
 
+# What it runs, as the backend says; all tests find out by running it, which takes long to compile on the software device.
+for how in '' ${LT_TEST_FULL:+--run}; do
+    # shellcheck disable=SC2086 # a word or none
+    lora-bench support --device "$device" $how >"$tmp/out" 2>"$tmp/err"
+    if diff "$LT_SRCDIR/tests/e2e/data/support-vulkan.txt" "$tmp/out" >>"$tmp/err"; then
+        ok "support $how"
+    else
+        not_ok "support $how" 'another table than tests/e2e/data/support-vulkan.txt'
+    fi
+done
+
 lora-train --device vulkan:99 --model "$golden/llama-tiny" --pretokenized "$batches" --output-dir "$tmp/none" \
     >"$tmp/out" 2>"$tmp/err"
 case $? in
@@ -131,6 +145,33 @@ if LT_VK_NO_LOADER=1 lora-train --list-devices | grep -q '^vulkan  *none: '; the
     ok 'no loader'
 else
     not_ok 'no loader' 'LT_VK_NO_LOADER=1 still lists devices'
+fi
+
+# LLM.int8(): the greedy text of the CPU, without and with outliers, and the loss.
+mkdir "$tmp/model" && cp "$golden/llama-tiny/config.json" "$golden/llama-tiny/model.safetensors" \
+    "$LT_SRCDIR/tests/e2e/data/tokenizer320/"* "$tmp/model"
+for threshold in 6 0.5; do
+    for on in cpu "$device"; do
+        lora-generate --model "$tmp/model" --load-in-8bit --llm-int8-threshold $threshold --temperature 0 \
+            --prompt hello --max-new-tokens 20 --device "$on" >"$tmp/answer-${on%:*}" 2>"$tmp/err"
+    done
+    if [ -s "$tmp/answer-cpu" ] && cmp -s "$tmp/answer-cpu" "$tmp/answer-vulkan"; then
+        ok "answers of LLM.int8() with outliers from $threshold"
+    else
+        not_ok "answers of LLM.int8() with outliers from $threshold" 'other text than on the CPU'
+    fi
+done
+printf '{"prompt": "count to %d", "completion": "%d"}\n' 1 7 2 14 3 21 >"$tmp/rows.jsonl"
+for on in cpu "$device"; do
+    lora-eval --model "$tmp/model" --load-in-8bit --data "$tmp/rows.jsonl" --bleu false --device "$on" \
+        --json "$tmp/eval-${on%:*}.json" >"$tmp/out" 2>"$tmp/err"
+done
+if awk 'match($0, /"loss": *[0-9.]+/) { v = substr($0, RSTART, RLENGTH); sub(/.*: */, "", v); loss[FILENAME] = v }
+    END { d = loss[ARGV[1]] - loss[ARGV[2]]; exit !(loss[ARGV[1]] > 0 && d < 1e-4 && d > -1e-4) }' \
+    "$tmp/eval-cpu.json" "$tmp/eval-vulkan.json"; then
+    ok 'loss of LLM.int8()'
+else
+    not_ok 'loss of LLM.int8()' 'another than on the CPU'
 fi
 
 # train NAME DEVICE [OPTION...]: 20 steps; the log goes to NAME.log.

@@ -1,5 +1,6 @@
 /* LLM.int8() against bitsandbytes: weights are in test_quant_golden; here activations, accumulators, outputs and what
- * training computes, with the kernels of every instruction set. */
+ * training computes, with the kernels of every instruction set; the op and training on the device that LT_TEST_DEVICE
+ * names. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -13,6 +14,8 @@
 #include "core/base/strbuf.h"
 #include "core/io/safetensors.h"
 #include "quant/int8.h"
+#include "tests/support/device_kernels.h"
+#include "tests/support/device_op.h"
 #include "tests/support/fixtures.h"
 
 enum { ROWS = 24, OUT = 96, IN = 128 };
@@ -120,10 +123,32 @@ static void forward(void **state)
 
 /* ---- the op ---- */
 
+static enum lt_cpu_isa tested(void)
+{
+    return device_open() ? (enum lt_cpu_isa)LT_CHECK_DEVICE : LT_CPU_REF;
+}
+
+static void run_on_device(const float *in, int rows, float threshold, const float *bias, float *y)
+{
+    struct device_op o = {.op = LT_OP_LINEAR,
+                          .attr = {.int8 = true, .int8_threshold = threshold},
+                          .params = {.n_tokens = rows, .n_labels = 1}};
+    o.in[0] = device_f32(in, rows, IN);
+    o.in[1] = device_weight(&weight);
+    if (bias)
+        o.in[2] = device_fixed(bias, 1, OUT);
+    o.out[0] = device_f32(y, rows, OUT);
+    device_run(&o);
+}
+
 static void run_op(enum lt_cpu_isa isa, const float *in, int rows, float threshold, const float *bias,
                    float *y)
 {
     static unsigned char workspace[64 << 10];
+    if ((int)isa == LT_CHECK_DEVICE) {
+        run_on_device(in, rows, threshold, bias, y);
+        return;
+    }
     struct lt_cpu cpu = {.threads = 2};
     struct lt_node node = {.op = LT_OP_LINEAR, .attr = {.int8 = true, .int8_threshold = threshold}};
     lt_cpu_kernels_init(&cpu.k, isa);
@@ -146,9 +171,9 @@ static void op_without_outliers(void **state)
     open_golden();
     for (int i = 0; i < OUT; i++)
         bias[i] = (float)(i - 40);
-    run_op(LT_CPU_REF, x, ROWS, 0, NULL, y);
+    run_op(tested(), x, ROWS, 0, NULL, y);
     close_to(y, "t0.y_f32", 2e-5);
-    run_op(LT_CPU_REF, x, ROWS, 0, bias, shifted);
+    run_op(tested(), x, ROWS, 0, bias, shifted);
     for (int i = 0; i < ROWS * OUT; i++)
         assert_true(shifted[i] == y[i] + bias[i % OUT]);
 }
@@ -162,7 +187,7 @@ static void op_by_row(void **state)
     float scale;
     int rows_with_outliers = 0;
     open_golden();
-    run_op(LT_CPU_REF, x, ROWS, 6, NULL, y);
+    run_op(tested(), x, ROWS, 6, NULL, y);
     for (int r = 0; r < ROWS; r++) {
         int64_t outliers = lt_int8_quantize_row(codes, &scale, x + r * IN, IN, 6, NULL);
         rows_with_outliers += outliers > 0;
@@ -177,11 +202,11 @@ static void op_by_row(void **state)
             }
             assert_true(fabs((double)y[r * OUT + j] - want) <= 16 * 0x1p-24 * size);
         }
-        run_op(LT_CPU_REF, x + r * IN, 1, 6, NULL, alone);
+        run_op(tested(), x + r * IN, 1, 6, NULL, alone);
         assert_memory_equal(alone, y + r * OUT, sizeof alone);
     }
     assert_true(rows_with_outliers > 2);
-    for (int isa = LT_CPU_AVX2; isa < LT_CPU_ISA_COUNT; isa++) {
+    for (int isa = LT_CPU_REF; isa < LT_CPU_ISA_COUNT; isa++) {
         if (!lt_cpu_isa_available((enum lt_cpu_isa)isa))
             continue;
         run_op((enum lt_cpu_isa)isa, x, ROWS, 6, NULL, other);
@@ -199,11 +224,12 @@ static void training(void **state)
     read_floats(dy, "train.dy", ROWS * OUT);
     read_floats(want, "train.dx", ROWS * IN);
     struct lt_cpu_kernels k;
-    struct lt_gemm_provider *p;
+    struct lt_gemm_provider *p = device_open() ? lt_device_gemm_create() : NULL;
     enum lt_cpu_isa isa;
     assert_true(lt_cpu_isa_detect(&isa, NULL));
     lt_cpu_kernels_init(&k, isa);
-    assert_int_equal(lt_gemm_native_create(&p, &k, 1, NULL), LT_OK);
+    if (!p)
+        assert_int_equal(lt_gemm_native_create(&p, &k, 1, NULL), LT_OK);
     struct lt_gemm_args forward_args = {
         .side = LT_GEMM_XWT, .m = ROWS, .a = x, .lda = IN, .w = &weight, .c = y, .ldc = OUT};
     struct lt_gemm_args backward_args = {
