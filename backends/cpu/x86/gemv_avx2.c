@@ -90,8 +90,12 @@ static void gemv_quantize_avx2(int16_t *codes, float *scale, const float *x, int
 static inline void block_factors(float *dst, const struct lt_weight *w, const float *scales, int64_t first,
                                  int64_t n)
 {
-    for (int64_t i = 0; w->absmax && i < n; i++)
-        dst[i] = scales[i] * w->absmax[first + i];
+    for (int64_t i = 0; w->absmax && i < n; i += LANES) {
+        const __m256i live = _mm256_cmpgt_epi32(_mm256_set1_epi32((int32_t)(n - i)),
+                                                _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+        _mm256_storeu_ps(dst + i, _mm256_mul_ps(_mm256_maskload_ps(scales + i, live),
+                                                _mm256_maskload_ps(w->absmax + first + i, live)));
+    }
     for (int64_t i = 0; !w->absmax && i < n;) {
         const int64_t block = (first + i) / LT_NESTED_BLOCKSIZE,
                       end = (block + 1) * LT_NESTED_BLOCKSIZE - first;
