@@ -268,6 +268,7 @@ static enum lt_status step(struct run *r, int64_t number, struct lt_error *err)
         LT_TRY(lt_engine_train(r->engine, &batches, &params, err));
         LT_TRY(lt_optimizer_step(r->optimizer, lt_engine_params(r->engine), lt_engine_grads(r->engine),
                                  number + 1, 1e-4, err));
+        lt_engine_params_changed(r->engine);
         LT_TRY(lt_engine_zero_grads(r->engine, err));
         LT_TRY(lt_engine_loss(r->engine, &r->loss, err));
         LT_TRY(lt_optimizer_norm(r->optimizer, &r->grad_norm, err));

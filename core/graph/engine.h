@@ -1,4 +1,4 @@
-/* The engine: a model's programs compiled on one backend, the memory they need, and the schedules that run
+/* The engine: a model's programs compiled on a backend or two, the memory they need, and the schedules that run
  * them.  Everything is planned before anything is allocated; nothing is allocated in a step. */
 #ifndef LT_GRAPH_ENGINE_H
 #define LT_GRAPH_ENGINE_H
@@ -22,9 +22,14 @@ struct lt_engine_options {
     const char *boundary_dir;
     int32_t loss_chunk;    /* rows of logits held at once by the loss; 0: chosen */
     size_t param_elements; /* length of the flat parameter buffer (adapters, trainable tensors) */
+    /* A second backend, borrowed, on which the last device_layers decoder layers and the head run; NULL: none.  The
+     * engine's own is then the host: it has the embedding, the layers below, every segment with an op that the device
+     * cannot run, and the parameters and gradients of record; its programs run in the memory of this process. */
+    struct lt_backend *device;
+    int32_t device_layers;
 };
 
-/* Bytes by line; the run allocates exactly these. */
+/* Bytes by line, on one backend; the run allocates exactly these. */
 struct lt_engine_memory {
     size_t params, grads; /* flat f32 buffers */
     size_t vectors;       /* norm weights and biases */
@@ -38,6 +43,7 @@ struct lt_engine_memory {
     size_t cache;         /* keys and values */
     size_t logits;
     size_t boundary_file; /* no memory: what boundary_dir will hold */
+    size_t boundary_host; /* of this process, beside a device: what is on the way to that file and from it */
 };
 size_t lt_engine_memory_total(const struct lt_engine_memory *m); /* without what lies in files */
 
@@ -50,13 +56,26 @@ struct lt_stream_times {
 struct lt_engine;
 
 /* Builds and compiles all programs.  The model (shapes, adapters and streamed tensors assigned; weights need not be
- * loaded) and the backend are borrowed. */
+ * loaded) and the backend are borrowed.  LT_ERR_UNSUPPORTED for an op that no place can run, and for a trained tensor
+ * that segments of two places share. */
 enum lt_status lt_engine_create(struct lt_engine **e, struct lt_model *model, struct lt_backend *backend,
                                 const struct lt_engine_options *opt, struct lt_error *err) LT_MUST_USE;
 void lt_engine_destroy(struct lt_engine *e);
 const struct lt_engine_memory *lt_engine_memory(const struct lt_engine *e);
-/* Adds what lt_engine_allocate will make on a device, then the buffers that streamed weights take in turn, which the
- * first step makes.  tensor->weight says how weights will be stored. */
+/* The same of opt.device; NULL when nothing runs there. */
+const struct lt_engine_memory *lt_engine_device_memory(const struct lt_engine *e);
+/* What runs on opt.device, and what it costs.  All 0 without one. */
+struct lt_engine_placement {
+    int layers; /* decoder layers there */
+    bool head;
+    int copies;        /* of hidden states and their gradients from one place to the other, a micro-batch */
+    size_t copy_bytes; /* of all of these, when the micro-batch is full */
+    size_t step_bytes; /* training: parameters that go there and gradients that come back, a step */
+};
+struct lt_engine_placement lt_engine_placement(const struct lt_engine *e);
+/* Adds what lt_engine_allocate will make on a device (opt.device where there is one, else the engine's own backend), then
+ * the buffers that streamed weights take in turn, which the first step makes.  tensor->weight says how weights will be
+ * stored. */
 void lt_engine_device_buffers(const struct lt_engine *e, struct lt_device_plan *p);
 void lt_engine_device_streamed(const struct lt_engine *e, struct lt_device_plan *p);
 void lt_engine_stream_times(const struct lt_engine *e, struct lt_stream_times *times);
@@ -71,8 +90,11 @@ enum lt_status lt_engine_read_params(struct lt_engine *e, size_t offset, float *
 enum lt_status lt_engine_read_grads(struct lt_engine *e, size_t offset, float *dst, size_t n,
                                     struct lt_error *err) LT_MUST_USE;
 enum lt_status lt_engine_zero_grads(struct lt_engine *e, struct lt_error *err) LT_MUST_USE;
-struct lt_buffer *lt_engine_params(struct lt_engine *e); /* for the optimizer's program */
+/* For the optimizer's program, which runs on the engine's own backend. */
+struct lt_buffer *lt_engine_params(struct lt_engine *e);
 struct lt_buffer *lt_engine_grads(struct lt_engine *e);
+/* What lies in the buffer of the parameters was written by other hands than lt_engine_write_params. */
+void lt_engine_params_changed(struct lt_engine *e);
 
 /* A micro-batch, borrowed (the arrays of struct lt_batch). */
 struct lt_tokens {

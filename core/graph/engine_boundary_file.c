@@ -1,5 +1,6 @@
 /* Kept boundaries in a file: a helper thread writes them behind the forward pass and reads them ahead of the backward
- * pass.  It takes its jobs in order, so that nothing is read before it was written. */
+ * pass.  It takes its jobs in order, so that nothing is read before it was written.  From a device whose memory the
+ * process cannot address they go through memory of the process that is laid out as the boundary buffer. */
 #include "core/base/alloc.h"
 #include "core/base/file.h"
 #include "core/base/worker.h"
@@ -19,7 +20,8 @@ enum { READERS = 2 };
 struct lt_boundary_file {
     struct lt_worker *worker;
     struct lt_file_scratch file;
-    unsigned char *memory;   /* of the boundary buffer */
+    unsigned char *memory;   /* of the boundary buffer, or as it */
+    size_t staging;          /* bytes of memory that is not the buffer's own; 0: it is */
     struct transfer *writes; /* [slots of the pool] */
     struct transfer reads[READERS];
     int32_t live;     /* micro-batches of the pass */
@@ -47,11 +49,12 @@ enum lt_status lt_engine_boundary_file_create(struct lt_engine *e, struct lt_err
         b->writes = lt_alloc_zero(pool_slots(e), sizeof *b->writes);
     if (!b || !b->writes)
         return lt_fail(err, LT_ERR_NOMEM, "out of memory for layer boundaries in a file");
-    b->memory = e->be->ops->buffer_host(e->be, e->boundaries);
+    const struct lt_place *p = &e->places[LT_PLACE_HOST];
+    b->staging = p->memory.boundary_host;
+    b->memory = b->staging > 0 ? lt_alloc_pages(b->staging) : p->be->ops->buffer_host(p->be, p->boundaries);
     if (!b->memory)
-        return lt_fail(err, LT_ERR_UNSUPPORTED, "the %s backend cannot keep layer boundaries in a file",
-                       e->be->name);
-    LT_TRY(lt_file_scratch_open_unmapped(&b->file, e->opt.boundary_dir, e->memory.boundary_file, err));
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory for layer boundaries in a file");
+    LT_TRY(lt_file_scratch_open_unmapped(&b->file, e->opt.boundary_dir, p->memory.boundary_file, err));
     return lt_worker_create(&b->worker, err);
 }
 
@@ -62,9 +65,16 @@ void lt_engine_boundary_file_destroy(struct lt_engine *e)
         return;
     lt_worker_destroy(b->worker);
     lt_file_scratch_close(&b->file);
+    if (b->staging > 0)
+        lt_free_pages(b->memory, b->staging);
     lt_free(b->writes);
     lt_free(b);
     e->boundary_file = NULL;
+}
+
+static size_t live_bytes(const struct lt_engine *e, int32_t micro_batch)
+{
+    return (size_t)e->live[micro_batch].tokens * (size_t)e->model->hidden * sizeof(float);
 }
 
 /* The transfer's last job was waited for. */
@@ -77,7 +87,7 @@ static void begin(struct lt_engine *e, struct transfer *t, bool write, size_t me
     t->write = write;
     t->memory = b->memory + memory;
     t->offset = place * lt_engine_boundary_bytes(e);
-    t->bytes = (size_t)e->live[micro_batch].tokens * (size_t)e->model->hidden * sizeof(float);
+    t->bytes = live_bytes(e, micro_batch);
     t->job.run = run_transfer;
     t->job.user = t;
     lt_worker_submit(b->worker, &t->job);
@@ -89,13 +99,19 @@ enum lt_status lt_engine_boundary_settle(struct lt_engine *e, size_t offset, str
     return b ? lt_worker_wait(b->worker, &b->writes[offset / lt_engine_boundary_bytes(e)].job, err) : LT_OK;
 }
 
-void lt_engine_boundary_put(struct lt_engine *e, int segment, int32_t micro_batch)
+enum lt_status lt_engine_boundary_put(struct lt_engine *e, int segment, int32_t micro_batch,
+                                      struct lt_error *err)
 {
-    if (!e->boundary_file || segment < e->first_kept || segment >= e->model->layers)
-        return;
-    size_t memory = lt_engine_hidden_offset(e, LT_PASS_TRAIN, segment, micro_batch);
-    begin(e, &e->boundary_file->writes[memory / lt_engine_boundary_bytes(e)], true, memory, segment,
-          micro_batch);
+    struct lt_boundary_file *b = e->boundary_file;
+    const struct lt_place *p = &e->places[LT_PLACE_HOST];
+    if (!b || segment < e->first_kept || segment >= e->model->layers)
+        return LT_OK;
+    size_t memory = lt_engine_hidden_offset(e, LT_PLACE_HOST, LT_PASS_TRAIN, segment, micro_batch);
+    if (b->staging > 0)
+        LT_TRY(p->be->ops->buffer_read(p->be, p->boundaries, memory, b->memory + memory,
+                                       live_bytes(e, micro_batch), err));
+    begin(e, &b->writes[memory / lt_engine_boundary_bytes(e)], true, memory, segment, micro_batch);
+    return LT_OK;
 }
 
 static size_t reader_offset(const struct lt_engine *e, int64_t visit)
@@ -135,12 +151,15 @@ enum lt_status lt_engine_boundary_get(struct lt_engine *e, int segment, int32_t 
 {
     struct lt_boundary_file *b = e->boundary_file;
     if (!b) {
-        *offset = lt_engine_hidden_offset(e, LT_PASS_TRAIN, segment, micro_batch);
+        *offset = lt_engine_hidden_offset(e, e->place_of[segment + 1], LT_PASS_TRAIN, segment, micro_batch);
         return LT_OK;
     }
     int64_t visit = b->next_get++;
     *offset = reader_offset(e, visit);
     LT_TRY(lt_worker_wait(b->worker, &b->reads[visit % READERS].job, err));
     begin_read(e, visit + 1);
-    return LT_OK;
+    const struct lt_place *p = &e->places[LT_PLACE_HOST];
+    return b->staging > 0 ? p->be->ops->buffer_write(p->be, p->boundaries, *offset, b->memory + *offset,
+                                                     live_bytes(e, micro_batch), err)
+                          : LT_OK;
 }

@@ -8,8 +8,9 @@ static void stage_destroy(struct lt_engine *e, struct lt_stage *s)
 {
     if (!s)
         return;
-    e->be->ops->compiled_destroy(e->be, s->fwd_code);
-    e->be->ops->compiled_destroy(e->be, s->bwd_code);
+    struct lt_backend *be = e->places[s->place].be;
+    be->ops->compiled_destroy(be, s->fwd_code);
+    be->ops->compiled_destroy(be, s->bwd_code);
     lt_program_deinit(&s->fwd);
     lt_program_deinit(&s->bwd);
     lt_free(s);
@@ -59,18 +60,21 @@ static enum lt_status differentiate(struct lt_engine *e, int segment, struct lt_
     return lt_tape_layout(fwd, bwd, &e->opt.capacity, &s->tape_bytes, err);
 }
 
-static enum lt_status check_supported(struct lt_engine *e, const struct lt_program *p, struct lt_error *err)
+static enum lt_status check_supported(struct lt_backend *be, const struct lt_program *p, struct lt_error *err)
 {
     for (size_t i = 0; i < p->graph.node_count; i++)
-        if (!e->be->ops->supports(e->be, p, &p->graph.nodes[i]))
-            return lt_fail(err, LT_ERR_UNSUPPORTED, "the %s backend cannot run op %s of this model",
-                           e->be->name, lt_op_info[p->graph.nodes[i].op].name);
+        if (!be->ops->supports(be, p, &p->graph.nodes[i]))
+            return lt_fail(err, LT_ERR_UNSUPPORTED, "the %s backend cannot run op %s of this model", be->name,
+                           lt_op_info[p->graph.nodes[i].op].name);
     return LT_OK;
 }
 
-static enum lt_status plan_stage(struct lt_engine *e, enum lt_pass pass, int segment, struct lt_stage *s,
+static enum lt_status plan_stage(struct lt_engine *e, enum lt_pass pass, int segment, struct lt_stage **out,
                                  struct lt_error *err)
 {
+    struct lt_stage *s = *out = lt_alloc_zero(1, sizeof *s);
+    if (!s)
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory while compiling segment %d", segment);
     struct lt_graph fwd, bwd;
     lt_graph_init(&fwd);
     lt_graph_init(&bwd);
@@ -89,10 +93,6 @@ static enum lt_status plan_stage(struct lt_engine *e, enum lt_pass pass, int seg
         status = lt_program_plan(&s->fwd, &fwd, &e->opt.capacity, err);
     if (status == LT_OK && s->has_bwd)
         status = lt_program_plan(&s->bwd, &bwd, &e->opt.capacity, err);
-    if (status == LT_OK)
-        status = check_supported(e, &s->fwd, err);
-    if (status == LT_OK && s->has_bwd)
-        status = check_supported(e, &s->bwd, err);
     lt_graph_deinit(&fwd);
     lt_graph_deinit(&bwd);
     return status;
@@ -102,7 +102,7 @@ static struct lt_stage *find_equal(const struct lt_engine *e, const struct lt_st
 {
     for (size_t i = 0; i < e->stage_count; i++) {
         struct lt_stage *o = e->stages[i];
-        if (o->has_bwd == s->has_bwd && o->tape_bytes == s->tape_bytes &&
+        if (o->place == s->place && o->has_bwd == s->has_bwd && o->tape_bytes == s->tape_bytes &&
             lt_graph_equal(&o->fwd.graph, &s->fwd.graph) &&
             (!s->has_bwd || lt_graph_equal(&o->bwd.graph, &s->bwd.graph)))
             return o;
@@ -110,31 +110,74 @@ static struct lt_stage *find_equal(const struct lt_engine *e, const struct lt_st
     return NULL;
 }
 
-/* The stage of a segment: an equal one compiled before, or a new one. */
-static enum lt_status make_stage(struct lt_engine *e, enum lt_pass pass, int segment, struct lt_error *err)
+/* Makes a planned stage that of a segment, or drops it for an equal one compiled before. */
+static enum lt_status adopt(struct lt_engine *e, enum lt_pass pass, int segment, struct lt_stage *s,
+                            struct lt_error *err)
 {
-    struct lt_stage *s = lt_alloc_zero(1, sizeof *s);
-    if (!s || !lt_reserve((void **)&e->stages, &e->stage_cap, e->stage_count, sizeof *e->stages)) {
-        lt_free(s);
-        return lt_fail(err, LT_ERR_NOMEM, "out of memory while compiling segment %d", segment);
-    }
-    enum lt_status status = plan_stage(e, pass, segment, s, err);
-    if (status != LT_OK) {
-        stage_destroy(e, s);
-        return status;
-    }
     struct lt_stage *same = find_equal(e, s);
     if (same) {
         stage_destroy(e, s);
         e->of_segment[pass][segment] = same;
         return LT_OK;
     }
+    if (!lt_reserve((void **)&e->stages, &e->stage_cap, e->stage_count, sizeof *e->stages)) {
+        stage_destroy(e, s);
+        return lt_fail(err, LT_ERR_NOMEM, "out of memory while compiling segment %d", segment);
+    }
+    struct lt_backend *be = e->places[s->place].be;
     e->stages[e->stage_count++] = s;
     e->of_segment[pass][segment] = s;
-    LT_TRY(e->be->ops->compile(e->be, &s->fwd, &s->fwd_code, err));
-    if (s->has_bwd)
-        LT_TRY(e->be->ops->compile(e->be, &s->bwd, &s->bwd_code, err));
+    LT_TRY(be->ops->compile(be, &s->fwd, &s->fwd_code, err));
+    return s->has_bwd ? be->ops->compile(be, &s->bwd, &s->bwd_code, err) : LT_OK;
+}
+
+/* Can a backend run the programs of all passes? */
+static enum lt_status check_stages(struct lt_backend *be, struct lt_stage *const stages[LT_PASS_COUNT],
+                                   struct lt_error *err)
+{
+    for (int pass = 0; pass < LT_PASS_COUNT; pass++) {
+        if (!stages[pass])
+            continue;
+        LT_TRY(check_supported(be, &stages[pass]->fwd, err));
+        LT_TRY(check_supported(be, &stages[pass]->bwd, err));
+    }
     return LT_OK;
+}
+
+/* The device is for the upper segments; what it cannot run is the host's. */
+static enum lt_status choose_place(struct lt_engine *e, int segment,
+                                   struct lt_stage *const stages[LT_PASS_COUNT], struct lt_error *err)
+{
+    struct lt_backend *device = e->opt.device;
+    bool upper = segment > 0 && segment > e->model->layers - e->opt.device_layers;
+    e->place_of[segment] = LT_PLACE_HOST;
+    if (!device || !upper || check_stages(device, stages, NULL) != LT_OK)
+        return check_stages(e->places[LT_PLACE_HOST].be, stages, err);
+    e->place_of[segment] = LT_PLACE_DEVICE;
+    e->places[LT_PLACE_DEVICE].be = device;
+    return LT_OK;
+}
+
+/* All passes of a segment run in the same place. */
+static enum lt_status make_segment(struct lt_engine *e, int segment, struct lt_error *err)
+{
+    struct lt_stage *stages[LT_PASS_COUNT] = {0};
+    enum lt_status status = LT_OK;
+    for (int pass = 0; pass < LT_PASS_COUNT && status == LT_OK; pass++)
+        if (e->of_segment[pass])
+            status = plan_stage(e, (enum lt_pass)pass, segment, &stages[pass], err);
+    if (status == LT_OK)
+        status = choose_place(e, segment, stages, err);
+    for (int pass = 0; pass < LT_PASS_COUNT; pass++) {
+        if (!stages[pass])
+            continue;
+        stages[pass]->place = e->place_of[segment];
+        if (status == LT_OK)
+            status = adopt(e, (enum lt_pass)pass, segment, stages[pass], err);
+        else
+            stage_destroy(e, stages[pass]);
+    }
+    return status;
 }
 
 enum lt_status lt_engine_compile(struct lt_engine *e, struct lt_error *err)
@@ -148,9 +191,9 @@ enum lt_status lt_engine_compile(struct lt_engine *e, struct lt_error *err)
         e->of_segment[pass] = lt_alloc_zero((size_t)segments, sizeof *e->of_segment[pass]);
         if (!e->of_segment[pass])
             return lt_fail(err, LT_ERR_NOMEM, "out of memory while compiling the model");
-        for (int s = 0; s < segments; s++)
-            LT_TRY(make_stage(e, (enum lt_pass)pass, s, err));
     }
+    for (int s = 0; s < segments; s++)
+        LT_TRY(make_segment(e, s, err));
     for (size_t i = 0; i < e->stage_count; i++) {
         const struct lt_stage *s = e->stages[i];
         size_t n = s->fwd.graph.value_count > s->bwd.graph.value_count ? s->fwd.graph.value_count
@@ -161,24 +204,36 @@ enum lt_status lt_engine_compile(struct lt_engine *e, struct lt_error *err)
     return LT_OK;
 }
 
+static void place_destroy(struct lt_place *p)
+{
+    struct lt_buffer *buffers[] = {p->params, p->grads,     p->vectors, p->tables, p->boundaries, p->tape,
+                                   p->arena,  p->workspace, p->inputs,  p->cache,  p->logits};
+    for (size_t i = 0; p->be && i < sizeof buffers / sizeof *buffers; i++)
+        p->be->ops->buffer_destroy(p->be, buffers[i]);
+    lt_free(p->kept);
+    lt_free(p->ranges);
+}
+
 void lt_engine_destroy(struct lt_engine *e)
 {
     if (!e)
         return;
-    struct lt_buffer *buffers[] = {e->params, e->grads,     e->vectors, e->tables, e->boundaries, e->tape,
-                                   e->arena,  e->workspace, e->inputs,  e->cache,  e->logits};
     lt_engine_stream_destroy(e);
     lt_engine_boundary_file_destroy(e); /* before the buffer that it writes from */
-    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
-        e->be->ops->buffer_destroy(e->be, buffers[i]);
-    for (int i = 0; e->weights && i < e->model->tensor_count; i++)
-        e->be->ops->weight_destroy(e->be, e->weights[i]);
+    for (int i = 0; i < LT_PLACES; i++)
+        place_destroy(&e->places[i]);
+    for (int i = 0; e->weights && i < e->model->tensor_count; i++) {
+        struct lt_backend *be = lt_engine_place(e, e->model->tensors[i].segment)->be;
+        be->ops->weight_destroy(be, e->weights[i]);
+    }
     for (size_t i = 0; i < e->stage_count; i++)
         stage_destroy(e, e->stages[i]);
     for (int i = 0; i < LT_PASS_COUNT; i++)
         lt_free(e->of_segment[i]);
     lt_free(e->stages);
+    lt_free(e->place_of);
     lt_free(e->tape_offset);
+    lt_free(e->cache_index);
     lt_free(e->live);
     lt_free(e->losses.values); /* the buffers are gone: nothing is on its way */
     lt_free(e->losses.labels);

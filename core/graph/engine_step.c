@@ -18,7 +18,8 @@ static enum lt_status make_room(struct lt_engine *e, int32_t micro_batches, stru
     l->count = 0;
     if (micro_batches <= l->cap)
         return LT_OK;
-    LT_TRY(e->be->ops->finish(e->be, err)); /* nothing is on its way to what is freed */
+    struct lt_backend *be = lt_engine_head_place(e)->be;
+    LT_TRY(be->ops->finish(be, err)); /* nothing is on its way to what is freed */
     lt_free(l->values);
     lt_free(l->labels);
     l->cap = 0;
@@ -33,10 +34,11 @@ static enum lt_status make_room(struct lt_engine *e, int32_t micro_batches, stru
 static enum lt_status fetch_losses(struct lt_engine *e, int32_t micro_batch, struct lt_error *err)
 {
     struct lt_step_losses *l = &e->losses;
+    const struct lt_place *p = lt_engine_head_place(e);
     float *to = l->values + (size_t)l->count * (size_t)e->opt.capacity.labels;
     int32_t labels = e->live[micro_batch].labels;
     l->labels[l->count++] = labels;
-    return e->be->ops->buffer_read_later(e->be, e->inputs,
+    return p->be->ops->buffer_read_later(p->be, p->inputs,
                                          lt_engine_input_offset(e, LT_IN_COUNT, micro_batch), to,
                                          (size_t)labels * sizeof *to, err);
 }
@@ -45,8 +47,9 @@ static enum lt_status fetch_losses(struct lt_engine *e, int32_t micro_batch, str
 enum lt_status lt_engine_loss(struct lt_engine *e, double *loss_sum, struct lt_error *err)
 {
     const struct lt_step_losses *l = &e->losses;
+    struct lt_backend *be = lt_engine_head_place(e)->be;
     *loss_sum = 0;
-    LT_TRY(e->be->ops->finish(e->be, err));
+    LT_TRY(be->ops->finish(be, err));
     for (int32_t i = 0; i < l->count; i++) {
         const float *losses = l->values + (size_t)i * (size_t)e->opt.capacity.labels;
         double sum = 0;
@@ -102,5 +105,5 @@ enum lt_status lt_engine_train(struct lt_engine *e, const struct lt_micro_batche
         LT_TRY(run_group(e, n, &p, err));
         n = 0;
     }
-    return LT_OK;
+    return lt_engine_collect_grads(e, err);
 }

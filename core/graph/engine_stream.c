@@ -148,6 +148,7 @@ static struct slot *begin_read(struct lt_weight_stream *w, int segment, const st
 static enum lt_status bind(struct lt_engine *e, const struct slot *s, struct lt_error *err)
 {
     const struct lt_model *m = e->model;
+    struct lt_backend *be = lt_engine_place(e, s->segment)->be;
     const unsigned char *at = s->memory;
     for (int i = 0; i < lt_model_segment_tensors(m, s->segment); i++) {
         const struct lt_model_tensor *t = lt_model_tensor(m, s->segment, i);
@@ -155,7 +156,7 @@ static enum lt_status bind(struct lt_engine *e, const struct slot *s, struct lt_
             continue;
         struct lt_weight weight = t->weight;
         lt_weight_source_bind(&weight, &t->source, at);
-        LT_TRY(e->be->ops->weight_rebind(e->be, e->weights[m->segment_first[s->segment] + i], &weight, err));
+        LT_TRY(be->ops->weight_rebind(be, e->weights[m->segment_first[s->segment] + i], &weight, err));
         at += lt_weight_source_bytes(&t->source);
     }
     return LT_OK;

@@ -70,6 +70,8 @@ enum lt_status lt_generator_create(struct lt_generator **out, struct lt_model *m
                      .cache_rows = (int32_t)lt_min_i64(cache_rows, INT32_MAX)},
         .decode = true,
         .param_elements = opt->param_elements,
+        .device = opt->device,
+        .device_layers = opt->device_layers,
     };
     enum lt_status status = lt_engine_create(&g->engine, model, be, &eo, err);
     if (status != LT_OK) {

@@ -8,9 +8,11 @@
 struct lt_generator;
 
 struct lt_generator_options {
-    int32_t context;       /* most tokens of prompt and answer together */
-    int32_t chunk;         /* prompt tokens a pass; 0: chosen */
-    size_t param_elements; /* of the adapters assigned to the model, 0 for the base model */
+    int32_t context;           /* most tokens of prompt and answer together */
+    int32_t chunk;             /* prompt tokens a pass; 0: chosen */
+    size_t param_elements;     /* of the adapters assigned to the model, 0 for the base model */
+    struct lt_backend *device; /* as in struct lt_engine_options */
+    int32_t device_layers;
 };
 
 /* Compiles and plans; allocates nothing big.  Model (shapes and adapters assigned) and backend are borrowed.

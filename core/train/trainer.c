@@ -49,7 +49,9 @@ static enum lt_status plan_capacity(struct lt_trainer *t, struct lt_error *err)
                              ? (int32_t)lt_min_i64(t->config.accumulation, t->plan.batches_per_epoch)
                              : 1,
         .boundary_dir = t->config.boundaries_in_file ? t->config.output_dir : NULL,
-        .param_elements = t->params->elements};
+        .param_elements = t->params->elements,
+        .device = t->config.device,
+        .device_layers = t->config.device_layers};
     return LT_OK;
 }
 

@@ -38,6 +38,9 @@ struct lt_trainer_config {
     /* No bit changes by these. */
     bool layer_major;        /* all micro-batches of a step go through a layer before the next layer */
     bool boundaries_in_file; /* of output_dir: the inputs of the layers, until the backward pass */
+    struct lt_backend
+        *device; /* of the last device_layers layers and the head, as in struct lt_engine_options */
+    int32_t device_layers;
     const char *output_dir;
     /* What is written: exactly one of the two. */
     const struct lt_lora_config *lora; /* adapter folder; after lt_lora_config_expand() */

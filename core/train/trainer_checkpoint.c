@@ -128,6 +128,7 @@ static enum lt_status load_params(struct lt_trainer *t, const char *dir, struct 
     memset(view.values, 0, t->params->elements * sizeof(float));
     enum lt_status status = t->config.lora ? lt_adapter_load(t->params, dir, view.values, err)
                                            : read_full_model(t, dir, view.values, err);
+    lt_engine_params_changed(t->engine); /* where the view is its own memory */
     if (status == LT_OK && view.bytes > 0)
         status = lt_engine_write_params(t->engine, 0, view.values, t->params->elements, err);
     lt_trainer_view_release(&view);

@@ -97,7 +97,9 @@ static enum lt_status make_engine(struct logits_dump *d, struct lt_error *err)
         .capacity = {.tokens = lt_max_i64(1, t->batch.n_tokens), .labels = d->piece},
         .eval = true,
         .logits = true,
-        .param_elements = t->params->elements};
+        .param_elements = t->params->elements,
+        .device = t->config.device,
+        .device_layers = t->config.device_layers};
 
     LT_TRY(lt_engine_create(&d->engine, t->model, t->be, &opt, err));
     LT_TRY(lt_engine_allocate(d->engine, err));

@@ -98,6 +98,7 @@ static enum lt_status run_step(struct lt_trainer *t, struct lt_train_metrics *m,
     if (status == LT_OK)
         status = lt_optimizer_step(t->optimizer, lt_engine_params(t->engine), lt_engine_grads(t->engine),
                                    p->step + 1, m->learning_rate, err);
+    lt_engine_params_changed(t->engine);
     enum lt_status zeroed = lt_engine_zero_grads(t->engine, status == LT_OK ? err : NULL);
     LT_TRY(status);
     LT_TRY(zeroed);

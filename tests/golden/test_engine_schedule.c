@@ -12,75 +12,7 @@
 #include "core/base/strbuf.h"
 #include "core/base/system.h"
 #include "tests/support/fixtures.h"
-#include "tests/support/tiny_model.h"
-
-enum { MICRO_BATCHES = 5 };
-
-/* Micro-batches of different lengths, one without a label. */
-static void make_batches(struct lt_tokens batches[MICRO_BATCHES], const struct tiny_batch *left,
-                         const struct tiny_batch *right)
-{
-    for (int i = 0; i < MICRO_BATCHES; i++)
-        batches[i] = i % 2 ? left->tokens : right->tokens;
-    batches[2].n_labels = 0;
-    batches[4].n_labels -= 3;
-}
-
-static float *read_grads(struct tiny_model *t)
-{
-    struct lt_error err;
-    float *g = malloc(t->params.elements * sizeof *g);
-    assert_non_null(g);
-    if (lt_engine_read_grads(t->engine, 0, g, t->params.elements, &err) != LT_OK)
-        fail_msg("%s", err.message);
-    return g;
-}
-
-/* The inputs of a model; batches are made of its first two sequences padded left and right where there are such. */
-static const char *inputs_of(const char *model, const char **left, const char **right)
-{
-    bool llama = strcmp(model, "goldens/gpt2-tiny") != 0;
-    *left = llama ? "left." : "";
-    *right = llama ? "right." : "";
-    return llama ? "goldens/llama-tiny/inputs.safetensors" : "goldens/gpt2-tiny/inputs.safetensors";
-}
-
-struct result {
-    double loss;
-    float *grads;
-    size_t elements;
-};
-
-static struct result run_step(const struct tiny_options *o)
-{
-    struct tiny_model t;
-    struct tiny_batch left, right;
-    struct lt_tokens batches[MICRO_BATCHES];
-    struct tiny_options all = *o;
-    const char *of_left, *of_right, *inputs = inputs_of(o->model, &of_left, &of_right);
-    tiny_batch_load(&left, inputs, of_left);
-    tiny_batch_load(&right, inputs, of_right);
-    make_batches(batches, &left, &right);
-    all.tokens = left.rows * left.columns;
-    all.labels = all.tokens;
-    tiny_open(&t, &all);
-    struct result r = {.loss = tiny_train(&t, batches, MICRO_BATCHES), .elements = t.params.elements};
-    r.grads = read_grads(&t);
-    tiny_close(&t);
-    tiny_batch_free(&left);
-    tiny_batch_free(&right);
-    return r;
-}
-
-static void check_same(const struct tiny_options *base, const struct tiny_options *other)
-{
-    struct result a = run_step(base), b = run_step(other);
-    assert_memory_equal(&a.loss, &b.loss, sizeof a.loss);
-    assert_int_equal(a.elements, b.elements);
-    assert_memory_equal(a.grads, b.grads, a.elements * sizeof *a.grads);
-    free(a.grads);
-    free(b.grads);
-}
+#include "tests/support/tiny_step.h"
 
 static const char *const adapters[] = {"goldens/lora/adapter", "goldens/qv-only/adapter"};
 
@@ -98,7 +30,7 @@ static void test_layer_major(void **state)
                 grouped.recompute = (enum lt_recompute)recompute;
                 grouped.micro_batches = groups[g];
                 grouped.threads = g % 2 ? 1 : 3;
-                check_same(&o, &grouped);
+                tiny_step_check_same(&o, &grouped);
             }
 }
 
@@ -106,8 +38,8 @@ static void test_layer_major_full(void **state)
 {
     (void)state;
     struct tiny_options o = {.model = "goldens/llama-tiny", .full = true}, grouped = o;
-    grouped.micro_batches = MICRO_BATCHES;
-    check_same(&o, &grouped);
+    grouped.micro_batches = TINY_STEP_BATCHES;
+    tiny_step_check_same(&o, &grouped);
 }
 
 static const struct {
@@ -122,16 +54,16 @@ static void test_residency(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof stored / sizeof *stored; i++)
-        for (int32_t group = 1; group <= MICRO_BATCHES; group += 4)
+        for (int32_t group = 1; group <= TINY_STEP_BATCHES; group += 4)
             for (int threads = 1; threads <= 2; threads++) {
                 struct tiny_options o = {.model = stored[i].model, .adapter = stored[i].adapter}, other = o;
                 other.micro_batches = group;
                 other.threads = threads;
                 other.recompute = group > 1 ? LT_RECOMPUTE_FULL : LT_RECOMPUTE_SELECTIVE;
                 other.residency = LT_WEIGHTS_RESIDENT;
-                check_same(&o, &other);
+                tiny_step_check_same(&o, &other);
                 other.residency = LT_WEIGHTS_STREAM;
-                check_same(&o, &other);
+                tiny_step_check_same(&o, &other);
             }
 }
 
@@ -139,7 +71,7 @@ static void test_boundaries_in_a_file(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof stored / sizeof *stored; i++)
-        for (int32_t group = 1; group <= MICRO_BATCHES; group++)
+        for (int32_t group = 1; group <= TINY_STEP_BATCHES; group++)
             for (int streamed = 0; streamed < 2; streamed++) {
                 struct tiny_options o = {.model = stored[i].model, .adapter = stored[i].adapter}, other = o;
                 other.micro_batches = group;
@@ -147,7 +79,7 @@ static void test_boundaries_in_a_file(void **state)
                 other.threads = 1 + group % 2;
                 other.recompute = group % 2 ? LT_RECOMPUTE_FULL : LT_RECOMPUTE_SELECTIVE;
                 other.residency = streamed ? LT_WEIGHTS_STREAM : LT_WEIGHTS_MMAP;
-                check_same(&o, &other);
+                tiny_step_check_same(&o, &other);
             }
 }
 

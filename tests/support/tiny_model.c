@@ -53,7 +53,9 @@ void tiny_open(struct tiny_model *t, const struct tiny_options *o)
         req.isa = getenv("LT_CPU");
     if (!req.gemm)
         req.gemm = getenv("LT_GEMM");
-    must(lt_backend_create(&t->be, &req, &err), &err);
+    if (!o->backend)
+        must(lt_backend_create(&t->own_be, &req, &err), &err);
+    t->be = o->backend ? o->backend : t->own_be;
     must(lt_checkpoint_open(&t->ck, path, &err), &err);
     must(lt_model_open(&t->model, &t->ck, path, &err), &err);
     t->model->table_positions = t->model->table_positions < 64 ? t->model->table_positions : 64;
@@ -71,7 +73,9 @@ void tiny_open(struct tiny_model *t, const struct tiny_options *o)
                                     .micro_batches = o->micro_batches,
                                     .boundary_dir = o->boundary_dir,
                                     .loss_chunk = o->loss_chunk,
-                                    .param_elements = t->params.elements};
+                                    .param_elements = t->params.elements,
+                                    .device = o->device,
+                                    .device_layers = o->device_layers};
     must(lt_engine_create(&t->engine, t->model, t->be, &opt, &err), &err);
     must(lt_engine_allocate(t->engine, &err), &err);
     if (t->params.elements == 0)
@@ -94,8 +98,7 @@ void tiny_close(struct tiny_model *t)
     lt_lora_config_deinit(&t->lora);
     lt_model_destroy(t->model);
     lt_checkpoint_close(&t->ck);
-    if (t->be)
-        lt_backend_destroy(t->be);
+    lt_backend_destroy(t->own_be);
     memset(t, 0, sizeof *t);
 }
 

@@ -18,14 +18,17 @@ struct tiny_options {
     const char *isa, *gemm; /* NULL: the default */
     int32_t tokens, labels; /* capacity */
     int32_t loss_chunk;
-    int32_t micro_batches;    /* that go through a layer together */
-    const char *boundary_dir; /* NULL: layer boundaries in memory */
-    float dropout;            /* overrides the adapter's */
-    bool bf16;                /* compute dtype */
+    int32_t micro_batches;      /* that go through a layer together */
+    const char *boundary_dir;   /* NULL: layer boundaries in memory */
+    float dropout;              /* overrides the adapter's */
+    bool bf16;                  /* compute dtype */
+    struct lt_backend *backend; /* borrowed; NULL: one of the device that is tested */
+    struct lt_backend *device;  /* of the last device_layers layers and the head; borrowed */
+    int32_t device_layers;
 };
 
 struct tiny_model {
-    struct lt_backend *be;
+    struct lt_backend *be, *own_be;
     struct lt_checkpoint ck;
     struct lt_model *model;
     struct lt_lora_config lora;
