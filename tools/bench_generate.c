@@ -105,17 +105,31 @@ static enum lt_status generate(struct run *r, int32_t tokens, struct lt_generate
     return lt_generator_run(r->generator, &request, result, err);
 }
 
+/* Makes the generator for what is in force; the one before it is dropped. */
+static enum lt_status plan_generator(void *user, struct lt_plan *plan, struct lt_error *err)
+{
+    struct run *r = user;
+    const struct lt_generator_options options = {.context = (int32_t)(o.prompt + o.tokens),
+                                                 .chunk = (int32_t)o.chunk,
+                                                 .device = r->s.place.device,
+                                                 .device_layers = r->s.place.device_layers};
+    lt_generator_destroy(r->generator);
+    r->generator = NULL;
+    LT_TRY(lt_generator_create(&r->generator, r->s.model, r->s.place.backend, &options, err));
+    LT_TRY(bench_session_plan_weights(&r->s, err));
+    LT_TRY(lt_plan_add_engine(&r->s.plan, lt_generator_engine(r->generator), "parameters", NULL, err));
+    *plan = r->s.plan;
+    return LT_OK;
+}
+
 static enum lt_status prepare(struct run *r, struct lt_error *err)
 {
     LT_TRY(bench_session_open(&r->s, &o.common, "generate", "nf4", err));
-    struct lt_generator_options options = {.context = (int32_t)(o.prompt + o.tokens),
-                                           .chunk = (int32_t)o.chunk};
-    r->s.model->table_positions = options.context;
+    struct lt_plan plan;
+    r->s.model->table_positions = (int32_t)(o.prompt + o.tokens);
     (void)lt_synthetic_stream(r->s.model, &r->s.synthetic, NULL);
-    LT_TRY(lt_generator_create(&r->generator, r->s.model, r->s.backend, &options, err));
-    LT_TRY(bench_session_plan_weights(&r->s, err));
-    bench_session_plan_engine(&r->s, lt_engine_memory(lt_generator_engine(r->generator)));
-    LT_TRY(lt_plan_add_device(&r->s.plan, r->s.backend, lt_generator_engine(r->generator), NULL, err));
+    LT_TRY(cli_placement_search(&r->s.place, plan_generator, r, err));
+    LT_TRY(plan_generator(r, &plan, err));
     r->prompt = lt_alloc_array((size_t)o.prompt, sizeof *r->prompt);
     r->seconds = lt_alloc_array((size_t)o.tokens, sizeof *r->seconds);
     r->weights = lt_alloc_array((size_t)r->s.model->tensor_count, sizeof *r->weights);

@@ -42,6 +42,11 @@ size_t bench_option_rows(struct cli_option *table, struct bench_options *o)
          .target = &o->device,
          .help = "where to compute: auto, cpu, vulkan or vulkan:N",
          .group = "Machine"},
+        {.name = "gpu-layers",
+         .aliases = "n-gpu-layers,ngl",
+         .type = CLI_STRING,
+         .target = &o->gpu_layers,
+         .help = "so many layers, the last ones, and the head on the Vulkan device, or auto; else all"},
         {.name = "threads",
          .type = CLI_INT,
          .target = &o->threads,
@@ -82,8 +87,6 @@ static enum lt_status open_model(struct bench_session *s, struct lt_error *err)
 enum lt_status bench_session_open(struct bench_session *s, const struct bench_options *o, const char *mode,
                                   const char *default_quant, struct lt_error *err)
 {
-    const struct lt_backend_request request = {
-        .device = o->device, .threads = (int)o->threads, .isa = getenv("LT_CPU"), .gemm = getenv("LT_GEMM")};
     const char *quant = o->quant ? o->quant : default_quant;
     bool blocks = quant && (strcmp(quant, "nf4") == 0 || strcmp(quant, "fp4") == 0);
     *s = (struct bench_session){.options = o, .threads = o->threads > 0 ? (int)o->threads : lt_cpu_count()};
@@ -93,11 +96,13 @@ enum lt_status bench_session_open(struct bench_session *s, const struct bench_op
                                                  .threads = s->threads};
     if (o->double_quant && quant && !blocks)
         return lt_fail(err, LT_ERR_INVALID, "--double-quant is for nf4 and fp4, not for %s", quant);
-    LT_TRY(lt_backend_create(&s->backend, &request, err));
+    LT_TRY(cli_placement_open(&s->place, o->device, o->gpu_layers, o->threads, err));
     LT_TRY(open_model(s, err));
+    LT_TRY(cli_placement_set_model(&s->place, s->model, err));
+    const struct lt_backend *be = cli_placement_main(&s->place);
     s->result = json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:i, s:I, s:s?, s:b}", "program",
-                          "lora-bench " LT_VERSION, "mode", mode, "device", s->backend->name, "description",
-                          s->backend->description, "threads", s->threads, "shape", o->shape, "layers",
+                          "lora-bench " LT_VERSION, "mode", mode, "device", be->name, "description",
+                          be->description, "threads", s->threads, "shape", o->shape, "layers",
                           s->model->layers, "parameters", (json_int_t)s->model->parameters, "quant", quant,
                           "double_quant", o->double_quant);
     return s->result ? LT_OK : no_memory(err);
@@ -107,7 +112,7 @@ void bench_session_close(struct bench_session *s)
 {
     lt_memory_sampler_destroy(s->sampler);
     lt_model_destroy(s->model);
-    lt_backend_destroy(s->backend);
+    cli_placement_close(&s->place);
     json_decref(s->result);
     memset(s, 0, sizeof *s);
 }
@@ -144,43 +149,22 @@ enum lt_status bench_session_plan_weights(struct bench_session *s, struct lt_err
     return s->sampler ? LT_OK : lt_memory_sampler_create(&s->sampler, 0.02, err);
 }
 
-void bench_session_plan_engine(struct bench_session *s, const struct lt_engine_memory *m)
-{
-    const struct lt_plan_line lines[] = {{"parameters", m->params, true, true},
-                                         {"gradients", m->grads, true, true},
-                                         {"norm weights and biases", m->vectors, true, true},
-                                         {"rope tables", m->tables, true, true},
-                                         {"streamed weights, two layers", m->stream, true, false},
-                                         {"layer boundaries", m->boundaries, true, true},
-                                         {"layer boundaries in their file", m->boundary_file, false, false},
-                                         {"kept activations", m->tape, true, true},
-                                         {"step arena", m->arena, true, true},
-                                         {"kernel workspace", m->workspace, true, true},
-                                         {"tokens and losses", m->inputs, true, true},
-                                         {"keys and values", m->cache, true, true},
-                                         {"logits", m->logits, true, true},
-                                         {"backend buffers", s->backend->fixed_bytes, true, true}};
-    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
-        if (lines[i].bytes > 0 && lines[i].device)
-            lt_plan_add_buffer(&s->plan, s->backend, lines[i].name, lines[i].bytes);
-        else if (lines[i].bytes > 0)
-            lt_plan_add(&s->plan, lines[i].name, lines[i].bytes, lines[i].counted);
-}
-
 /* ---- measuring ---- */
 
 void bench_session_count_ops(struct bench_session *s)
 {
     memset(s->op_times, 0, sizeof s->op_times);
-    s->backend->op_times = s->op_times;
-    if (s->backend->ops->counters)
-        s->backend->ops->counters(s->backend, &s->counted);
+    struct lt_backend *be = cli_placement_main(&s->place);
+    s->place.backend->op_times = s->op_times;
+    if (be->ops->counters)
+        be->ops->counters(be, &s->counted);
 }
 
 void bench_session_memory_done(struct bench_session *s)
 {
-    if (s->backend->ops->counters)
-        s->backend->ops->counters(s->backend, &s->measured);
+    struct lt_backend *be = cli_placement_main(&s->place);
+    if (be->ops->counters)
+        be->ops->counters(be, &s->measured);
     if (!s->sampler)
         return;
     s->peak = lt_memory_sampler_peak(s->sampler);
@@ -190,7 +174,7 @@ void bench_session_memory_done(struct bench_session *s)
 
 void bench_session_measured(struct bench_session *s)
 {
-    s->backend->op_times = NULL;
+    s->place.backend->op_times = NULL;
     bench_session_memory_done(s);
 }
 
@@ -207,10 +191,13 @@ void bench_print_model(struct bench_session *s)
 {
     char count[32];
     const char *quant = json_string_value(json_object_get(s->result, "quant"));
-    printf("lora-bench %s on %s\n", LT_VERSION, s->backend->description);
+    printf("lora-bench %s on %s\n", LT_VERSION, cli_placement_main(&s->place)->description);
     printf("Model      %s, synthetic: %s parameters, %d layers%s%s%s\n", s->options->shape,
            cli_count(count, sizeof count, s->model->parameters), s->model->layers, quant ? ", " : "",
            quant ? quant : "", s->synthetic.double_quant ? ", double quantization" : "");
+    char where[96];
+    if (cli_placement_text(&s->place, &s->plan.placement, where, sizeof where))
+        printf("Placement  %s\n", where);
     fflush(stdout);
 }
 
@@ -245,9 +232,10 @@ void bench_print_memory(struct bench_session *s)
 
 void bench_print_device(struct bench_session *s, int64_t count, const char *unit)
 {
-    char a[32], b[32];
+    char a[32], b[32], copies[64];
+    const struct lt_engine_placement *e = &s->plan.placement;
     const struct lt_device_counters now = s->measured, *then = &s->counted;
-    if (!s->backend->ops->counters)
+    if (!cli_placement_main(&s->place)->ops->counters)
         return;
     double n = (double)count, off = 100.0 * ((double)now.peak / (double)s->plan.device - 1);
     double submissions = (double)(now.submissions - then->submissions) / n,
@@ -260,14 +248,18 @@ void bench_print_device(struct bench_session *s, int64_t count, const char *unit
            dispatches, "waits of the host", waits);
     printf("  %-34s %12s\n  %-34s %12s\n", "bytes to the device", cli_bytes(a, sizeof a, up),
            "bytes from the device", cli_bytes(b, sizeof b, down));
+    printf("  %-34s %12s\n", "copies from place to place", cli_copies_text(e, copies, sizeof copies));
     printf("  %-34s %12s\n  %-34s %12s  (%+.2f %%)\n", "planned device memory",
            cli_bytes(a, sizeof a, s->plan.device), "allocated device memory",
            cli_bytes(b, sizeof b, now.peak), off);
-    bench_session_add(s, json_pack("{s:{s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I}}", "device_use",
-                                   "submissions", submissions, "dispatches", dispatches, "waits", waits,
-                                   "bytes_up", (json_int_t)up, "bytes_down", (json_int_t)down,
-                                   "planned_memory", (json_int_t)s->plan.device, "allocated_memory",
-                                   (json_int_t)now.peak, "available_memory", (json_int_t)now.available));
+    bench_session_add(s,
+                      json_pack("{s:{s:f, s:f, s:f, s:i, s:I, s:I, s:i, s:b, s:I, s:I, s:I, s:I, s:I}}",
+                                "device_use", "submissions", submissions, "dispatches", dispatches, "waits",
+                                waits, "copies", e->copies, "copy_bytes", (json_int_t)e->copy_bytes,
+                                "step_bytes", (json_int_t)e->step_bytes, "layers", e->layers, "head", e->head,
+                                "bytes_up", (json_int_t)up, "bytes_down", (json_int_t)down, "planned_memory",
+                                (json_int_t)s->plan.device, "allocated_memory", (json_int_t)now.peak,
+                                "available_memory", (json_int_t)now.available));
 }
 
 static int by_seconds(const void *a, const void *b)

@@ -3,30 +3,31 @@
 #ifndef LT_TOOLS_BENCH_SESSION_H
 #define LT_TOOLS_BENCH_SESSION_H
 
-#include "backends/registry.h"
 #include "core/base/system.h"
 #include "core/graph/engine.h"
 #include "core/io/json.h"
 #include "core/train/trainer.h"
 #include "models/weight_synthetic.h"
 #include "tools/cli_options.h"
+#include "tools/cli_placement.h"
 
 struct bench_options {
     const char *shape, *device, *json;
-    const char *quant; /* NULL: the mode's default */
+    const char *gpu_layers; /* NULL, "auto" or a number */
+    const char *quant;      /* NULL: the mode's default */
     bool double_quant;
     int64_t layers, threads, seed;
 };
 extern const struct bench_options bench_defaults;
 
 /* Appends the shared option rows to `table` (room for BENCH_OPTION_COUNT); returns how many. */
-enum { BENCH_OPTION_COUNT = 8 };
+enum { BENCH_OPTION_COUNT = 9 };
 size_t bench_option_rows(struct cli_option *table, struct bench_options *o);
 
 struct bench_session {
     const struct bench_options *options;
     struct lt_synthetic_options synthetic;
-    struct lt_backend *backend;
+    struct cli_placement place;
     struct lt_model *model;
     int threads;
     struct lt_op_time op_times[LT_OP_COUNT];
@@ -38,15 +39,13 @@ struct bench_session {
     bool incomplete; /* memory was short for a part of it */
 };
 
-/* Backend and model, without weights; zeroes *s first.  default_quant where --quant is not given; NULL:
+/* Backends and model, without weights; zeroes *s first.  default_quant where --quant is not given; NULL:
  * the mode has no format of its own. */
 enum lt_status bench_session_open(struct bench_session *s, const struct bench_options *o, const char *mode,
                                   const char *default_quant, struct lt_error *err) LT_MUST_USE;
 void bench_session_close(struct bench_session *s);
 /* Starts the plan with the process as it is and the weights, and begins to watch the memory.  May be called again. */
 enum lt_status bench_session_plan_weights(struct bench_session *s, struct lt_error *err) LT_MUST_USE;
-/* The lines of an engine, then those of the backend. */
-void bench_session_plan_engine(struct bench_session *s, const struct lt_engine_memory *m);
 /* Makes the weights, with a progress line on a terminal. */
 enum lt_status bench_session_fill(struct bench_session *s, struct lt_error *err) LT_MUST_USE;
 

@@ -70,7 +70,7 @@ static enum lt_status create_optimizer(struct run *r, struct lt_error *err)
             .offset = item->offset, .elements = item->elements, .decay = item->decay, .f32_state = embedding};
     }
     enum lt_status status =
-        lt_optimizer_create(&r->optimizer, r->s.backend, &config, list, p->count, p->elements, err);
+        lt_optimizer_create(&r->optimizer, r->s.place.backend, &config, list, p->count, p->elements, err);
     lt_free(list);
     return status;
 }
@@ -84,27 +84,16 @@ static enum lt_status create(struct run *r, struct lt_error *err)
         .recompute = r->memory.recompute,
         .micro_batches = r->memory.layer_major ? (int32_t)o.accumulation : 1,
         .boundary_dir = r->memory.boundaries_in_file ? bench_weights_folder(o.weights_dir) : NULL,
-        .param_elements = r->params.elements};
+        .param_elements = r->params.elements,
+        .device = r->s.place.device,
+        .device_layers = r->s.place.device_layers};
     r->s.model->table_positions = (int32_t)o.seq;
     r->s.model->compute_dtype = strcmp(o.compute_dtype, "bfloat16") == 0  ? LT_BF16
                                 : strcmp(o.compute_dtype, "float16") == 0 ? LT_F16
                                                                           : LT_F32;
-    LT_TRY(cli_check_compute_dtype(r->s.model->compute_dtype, r->s.backend, err));
-    LT_TRY(lt_engine_create(&r->engine, r->s.model, r->s.backend, &options, err));
+    LT_TRY(cli_placement_check(&r->s.place, err));
+    LT_TRY(lt_engine_create(&r->engine, r->s.model, r->s.place.backend, &options, err));
     return r->trains ? create_optimizer(r, err) : LT_OK;
-}
-
-static enum lt_status plan_lines(struct run *r, struct lt_error *err)
-{
-    bench_session_plan_engine(&r->s, lt_engine_memory(r->engine));
-    if (r->optimizer) {
-        lt_plan_add_buffer(&r->s.plan, r->s.backend, "optimizer state",
-                           lt_optimizer_state_bytes(r->optimizer));
-        lt_plan_add(&r->s.plan, "optimizer state in its file", lt_optimizer_paged_bytes(r->optimizer), false);
-        lt_plan_add_buffer(&r->s.plan, r->s.backend, "optimizer workspace",
-                           lt_optimizer_workspace_bytes(r->optimizer));
-    }
-    return lt_plan_add_device(&r->s.plan, r->s.backend, r->engine, r->optimizer, err);
 }
 
 /* Sequences of random tokens with random labels: what they say does not matter to the time. */
@@ -156,16 +145,24 @@ static enum lt_status plan_memory(void *user, const struct train_memory *m, stru
                         m->weights == LT_WEIGHTS_STREAM ? &r->weights.map : NULL);
     LT_TRY(create(r, err));
     LT_TRY(bench_session_plan_weights(&r->s, err));
-    LT_TRY(plan_lines(r, err));
+    LT_TRY(lt_plan_add_engine(&r->s.plan, r->engine, "parameters", r->optimizer, err));
     *plan = r->s.plan;
     *mapped = 0;
     return LT_OK;
 }
 
+static enum lt_status plan_placement(void *user, struct lt_plan *plan, struct lt_error *err)
+{
+    const struct train_memory_case *c = user;
+    const struct train_memory first = train_memory_first(c);
+    uint64_t mapped;
+    return plan_memory(c->user, &first, plan, &mapped, err);
+}
+
 static enum lt_status fit_into_memory(struct run *r, struct lt_error *err)
 {
     struct lt_plan ignored;
-    const struct train_memory_case c = {
+    struct train_memory_case c = {
         .options = {.limit = o.memory_limit,
                     .weights = o.weights,
                     .order = o.order,
@@ -181,6 +178,7 @@ static enum lt_status fit_into_memory(struct run *r, struct lt_error *err)
         .accumulation = o.accumulation,
         .plan = plan_memory,
         .user = r};
+    LT_TRY(cli_placement_search(&r->s.place, plan_placement, &c, err));
     return train_memory_choose(&c, &r->memory, &ignored, r->memory_text, sizeof r->memory_text, err);
 }
 
@@ -411,7 +409,8 @@ static enum lt_status measure(struct run *r, struct lt_error *err)
     }
     LT_TRY(start(r, err));
     LT_TRY(run_steps(r, err));
-    LT_TRY(train_measure_rate(r->s.backend, r->s.model->compute_dtype, &r->backend_rate, err));
+    LT_TRY(train_measure_rate(cli_placement_main(&r->s.place), r->s.model->compute_dtype, &r->backend_rate,
+                              err));
     print_speed(r);
     if (r->memory.weights == LT_WEIGHTS_STREAM)
         bench_print_streaming(&r->s, &r->streamed, r->seconds, o.steps);

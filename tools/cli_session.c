@@ -85,6 +85,11 @@ size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options 
          .type = CLI_STRING,
          .target = &o->device,
          .help = "where to compute: auto, cpu, vulkan or vulkan:N"},
+        {.name = "gpu-layers",
+         .aliases = "n-gpu-layers,ngl",
+         .type = CLI_STRING,
+         .target = &o->gpu_layers,
+         .help = "so many layers, the last ones, and the head on the Vulkan device, or auto; else all"},
         {.name = "threads",
          .type = CLI_INT,
          .target = &o->threads,
@@ -113,16 +118,6 @@ enum lt_residency cli_residency(const char *weights)
     if (strcmp(weights, "resident") == 0)
         return LT_WEIGHTS_RESIDENT;
     return strcmp(weights, "stream") == 0 ? LT_WEIGHTS_STREAM : LT_WEIGHTS_MMAP;
-}
-
-enum lt_status cli_check_compute_dtype(enum lt_dtype dtype, const struct lt_backend *be, struct lt_error *err)
-{
-    if (dtype != LT_F16 || be->f16)
-        return LT_OK;
-    return lt_fail(
-        err, LT_ERR_UNSUPPORTED,
-        "--compute-dtype float16 is for a Vulkan device (--device vulkan): processors compute in float32 "
-        "or bfloat16");
 }
 
 static enum lt_status open_tokenizer(struct cli_session *s, const struct cli_model_options *o, bool need,
@@ -171,10 +166,7 @@ enum lt_status cli_session_open(struct cli_session *s, const struct cli_model_op
             "--quantized-cache on they are quantized once and can");
     if (o->bf16 && o->fp16)
         return lt_fail(err, LT_ERR_INVALID, "--bf16 and --fp16 exclude each other");
-    struct lt_backend_request req = {
-        .device = o->device, .threads = (int)o->threads, .isa = getenv("LT_CPU"), .gemm = getenv("LT_GEMM")};
-    LT_TRY(lt_backend_create(&s->backend, &req, err));
-    LT_TRY(cli_check_compute_dtype(cli_compute_dtype(o), s->backend, err));
+    LT_TRY(cli_placement_open(&s->place, o->device, o->gpu_layers, o->threads, err));
     LT_TRY(lt_checkpoint_resolve(&s->dir, o->model, err));
     s->load.threads = o->threads > 0 ? (int)o->threads : lt_cpu_count();
     s->load.double_quant = o->double_quant && !o->load_in_8bit;
@@ -188,6 +180,7 @@ enum lt_status cli_session_open(struct cli_session *s, const struct cli_model_op
     LT_TRY(open_checkpoint(s, o, err));
     LT_TRY(lt_model_open(&s->model, &s->checkpoint, o->model, err));
     s->model->compute_dtype = cli_compute_dtype(o);
+    LT_TRY(cli_placement_set_model(&s->place, s->model, err));
     if (s->load.quant == LT_LOAD_INT8 && !s->model->int8) {
         s->model->int8 = true;
         s->model->int8_threshold = s->load.int8_threshold;
@@ -246,7 +239,7 @@ void cli_session_close(struct cli_session *s)
     lt_tokenizer_destroy(s->tokenizer);
     lt_model_destroy(s->model);
     lt_checkpoint_close(&s->checkpoint);
-    lt_backend_destroy(s->backend);
+    cli_placement_close(&s->place);
     lt_free(s->dir);
     memset(s, 0, sizeof *s);
 }
@@ -316,7 +309,7 @@ struct lt_data_tokenizer cli_data_tokenizer(struct cli_session *s)
 
 void cli_print_plan(const struct lt_plan *plan)
 {
-    char a[32];
+    char a[32], copies[64];
     printf("Memory plan\n");
     for (int i = 0; i < plan->count; i++)
         if (plan->lines[i].bytes > 0)
@@ -325,8 +318,11 @@ void cli_print_plan(const struct lt_plan *plan)
                    : plan->lines[i].counted ? ""
                                             : "  (not in the peak)");
     printf("  %-44s %10s\n", "peak", cli_bytes(a, sizeof a, plan->peak));
-    if (plan->device > 0)
+    if (plan->device > 0) {
         printf("  %-44s %10s\n", "device memory", cli_bytes(a, sizeof a, plan->device));
+        printf("  %-44s %10s\n", "copies between processor and device",
+               cli_copies_text(&plan->placement, copies, sizeof copies));
+    }
     if (plan->device_available > 0)
         printf("  %-44s %10s\n", "the device can give", cli_bytes(a, sizeof a, plan->device_available));
 }

@@ -2,7 +2,6 @@
 #ifndef LT_TOOLS_CLI_SESSION_H
 #define LT_TOOLS_CLI_SESSION_H
 
-#include "backends/registry.h"
 #include "core/data/dataset.h"
 #include "core/train/adapter.h"
 #include "core/train/trainer.h"
@@ -10,10 +9,12 @@
 #include "models/model_load.h"
 #include "models/tokenizer.h"
 #include "tools/cli_options.h"
+#include "tools/cli_placement.h"
 
 /* Options shared by the programs; targets of CLI_MODEL_OPTIONS. */
 struct cli_model_options {
     const char *model, *adapter, *device;
+    const char *gpu_layers; /* NULL, "auto" or a number */
     bool load_in_4bit, load_in_8bit, double_quant;
     double int8_threshold;
     const char *quant_type;      /* nf4 | fp4 */
@@ -28,11 +29,11 @@ struct cli_model_options {
 extern const struct cli_model_options cli_model_defaults;
 
 /* Appends the shared option rows to `table` (room for CLI_MODEL_OPTION_COUNT); returns how many. */
-enum { CLI_MODEL_OPTION_COUNT = 16 };
+enum { CLI_MODEL_OPTION_COUNT = 17 };
 size_t cli_model_option_rows(struct cli_option *table, struct cli_model_options *o);
 
 struct cli_session {
-    struct lt_backend *backend;
+    struct cli_placement place;
     struct lt_checkpoint checkpoint;
     struct lt_model *model;
     struct lt_tokenizer *tokenizer; /* NULL when the folder has none and it was not required */
@@ -46,7 +47,7 @@ struct cli_session {
     char *dir;
 };
 
-/* Backend, checkpoint, model description and tokenizer; no weights yet.  load.residency is what o->weights says. */
+/* Backends, checkpoint, model description and tokenizer; no weights yet.  load.residency is what o->weights says. */
 enum lt_status cli_session_open(struct cli_session *s, const struct cli_model_options *o, bool need_tokenizer,
                                 struct lt_error *err) LT_MUST_USE;
 /* Reads --adapter into params and param_values and attaches it to the model. */
@@ -60,9 +61,6 @@ void cli_session_close(struct cli_session *s);
 enum lt_dtype cli_compute_dtype(const struct cli_model_options *o);
 /* Where `resident`, `mmap` or `stream` leaves the weights; of `auto`, which is none of them, as mmap. */
 enum lt_residency cli_residency(const char *weights);
-/* LT_ERR_UNSUPPORTED when the backend has no such products. */
-enum lt_status cli_check_compute_dtype(enum lt_dtype dtype, const struct lt_backend *be, struct lt_error *err)
-    LT_MUST_USE;
 /* The dataset's view of the tokenizer (valid while the session is). */
 struct lt_data_tokenizer cli_data_tokenizer(struct cli_session *s);
 void cli_print_plan(const struct lt_plan *plan);

@@ -27,6 +27,7 @@ static enum lt_status check_cancel(struct lt_error *err)
 struct loss_pass {
     struct cli_session *session;
     struct lt_batches *batches;
+    struct lt_engine_options options;
     struct lt_engine *engine;
     struct lt_batch batch;
     float *losses;
@@ -50,6 +51,19 @@ static struct lt_tokens tokens_of(const struct lt_batch *b)
                               .labels = b->labels};
 }
 
+/* Makes the engine for the placement in force; the one before it is dropped. */
+static enum lt_status plan_pass(void *user, struct lt_plan *plan, struct lt_error *err)
+{
+    struct loss_pass *p = user;
+    const struct cli_placement *place = &p->session->place;
+    lt_engine_destroy(p->engine);
+    p->engine = NULL;
+    p->options.device = place->device;
+    p->options.device_layers = place->device_layers;
+    LT_TRY(lt_engine_create(&p->engine, p->session->model, place->backend, &p->options, err));
+    return lt_plan_add_engine(plan, p->engine, "parameters", NULL, err);
+}
+
 static enum lt_status open_pass(struct loss_pass *p, bool dump, struct lt_error *err)
 {
     struct cli_session *s = p->session;
@@ -57,11 +71,14 @@ static enum lt_status open_pass(struct loss_pass *p, bool dump, struct lt_error 
     LT_TRY(lt_batches_capacity(p->batches, 1, &tokens, &labels, err));
     LT_TRY(lt_batch_init(&p->batch, tokens, labels, err));
     int32_t rows = dump && tokens > labels ? tokens : labels;
-    struct lt_engine_options opt = {.capacity = {.tokens = tokens, .labels = rows, .cache_rows = 1},
-                                    .eval = true,
-                                    .logits = dump,
-                                    .param_elements = s->params.elements};
-    LT_TRY(lt_engine_create(&p->engine, s->model, s->backend, &opt, err));
+    struct lt_plan plan = {0};
+    p->options = (struct lt_engine_options){.capacity = {.tokens = tokens, .labels = rows, .cache_rows = 1},
+                                            .eval = true,
+                                            .logits = dump,
+                                            .param_elements = s->params.elements};
+    LT_TRY(cli_placement_search(&s->place, plan_pass, p, err));
+    LT_TRY(plan_pass(p, &plan, err));
+    cli_report_placement(&s->place, &plan.placement);
     LT_TRY(lt_engine_allocate(p->engine, err));
     if (s->params.elements > 0)
         LT_TRY(lt_engine_write_params(p->engine, 0, s->param_values, s->params.elements, err));
@@ -236,6 +253,20 @@ static enum lt_status encode_prompts(struct answer_pass *p, const struct lt_data
     return LT_OK;
 }
 
+static enum lt_status plan_answers(void *user, struct lt_plan *plan, struct lt_error *err)
+{
+    struct answer_pass *p = user;
+    const struct cli_placement *place = &p->session->place;
+    const struct lt_generator_options opt = {.context = p->context,
+                                             .param_elements = p->session->params.elements,
+                                             .device = place->device,
+                                             .device_layers = place->device_layers};
+    lt_generator_destroy(p->generator);
+    p->generator = NULL;
+    LT_TRY(lt_generator_create(&p->generator, p->session->model, place->backend, &opt, err));
+    return lt_plan_add_engine(plan, lt_generator_engine(p->generator), "parameters", NULL, err);
+}
+
 static enum lt_status open_answers(struct answer_pass *p, struct lt_error *err)
 {
     struct cli_session *s = p->session;
@@ -244,8 +275,9 @@ static enum lt_status open_answers(struct answer_pass *p, struct lt_error *err)
         p->stop_ids[p->stop_count++] = m->eos_ids[i];
     p->stop_ids[p->stop_count++] = lt_tokenizer_eos(s->tokenizer);
     s->model->table_positions = p->context;
-    struct lt_generator_options opt = {.context = p->context, .param_elements = s->params.elements};
-    LT_TRY(lt_generator_create(&p->generator, s->model, s->backend, &opt, err));
+    struct lt_plan plan = {0};
+    LT_TRY(cli_placement_search(&s->place, plan_answers, p, err));
+    LT_TRY(plan_answers(p, &plan, err));
     return lt_generator_allocate(p->generator, s->param_values, err);
 }
 

@@ -182,6 +182,20 @@ static void find_stop_ids(struct run *r)
         add_stop_id(r, lt_chat_template_end_id(&r->session.chat, r->session.tokenizer));
 }
 
+/* Makes the generator for the placement in force; the one before it is dropped. */
+static enum lt_status plan_generator(void *user, struct lt_plan *plan, struct lt_error *err)
+{
+    struct run *r = user;
+    const struct lt_generator_options opt = {.context = r->context,
+                                             .param_elements = r->session.params.elements,
+                                             .device = r->session.place.device,
+                                             .device_layers = r->session.place.device_layers};
+    lt_generator_destroy(r->generator);
+    r->generator = NULL;
+    LT_TRY(lt_generator_create(&r->generator, r->session.model, r->session.place.backend, &opt, err));
+    return lt_plan_add_engine(plan, lt_generator_engine(r->generator), "parameters", NULL, err);
+}
+
 /* The generator is made when the first prompt is known: its context is what that prompt needs. */
 static enum lt_status make_generator(struct run *r, size_t prompt_tokens, struct lt_error *err)
 {
@@ -198,8 +212,10 @@ static enum lt_status make_generator(struct run *r, size_t prompt_tokens, struct
                        context < m->max_positions ? ": raise --context" : " in this model");
     r->context = (int32_t)context;
     m->table_positions = r->context;
-    struct lt_generator_options opt = {.context = r->context, .param_elements = r->session.params.elements};
-    LT_TRY(lt_generator_create(&r->generator, m, r->session.backend, &opt, err));
+    struct lt_plan plan = {0};
+    LT_TRY(cli_placement_search(&r->session.place, plan_generator, r, err));
+    LT_TRY(plan_generator(r, &plan, err));
+    cli_report_placement(&r->session.place, &plan.placement);
     return lt_generator_allocate(r->generator, r->session.param_values, err);
 }
 

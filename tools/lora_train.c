@@ -24,7 +24,7 @@ struct run {
     struct lt_trainer *trainer;
     int64_t batch_rows; /* of the first micro-batch; a file of micro-batches decides itself */
     struct lt_plan plan;
-    char method[160], memory[256];
+    char method[160], memory[256], where[96];
     char *command_line;
     char *resume_path;
 };
@@ -186,8 +186,10 @@ static enum lt_status create_trainer(struct run *r, const struct train_memory *m
     r->config.layer_major = m->layer_major;
     r->config.boundaries_in_file = m->boundaries_in_file;
     r->config.optimizer.paged = r->config.optimizer.paged || m->paged_optimizer;
+    r->config.device = r->session.place.device;
+    r->config.device_layers = r->session.place.device_layers;
     struct lt_trainer_events events = train_report_events();
-    return lt_trainer_create(&r->trainer, &r->config, r->session.model, &r->params, r->session.backend,
+    return lt_trainer_create(&r->trainer, &r->config, r->session.model, &r->params, r->session.place.backend,
                              r->train, r->eval, &events, err);
 }
 
@@ -209,6 +211,15 @@ static enum lt_status plan_memory(void *user, const struct train_memory *m, stru
     return lt_trainer_plan(r->trainer, plan, err);
 }
 
+/* With what the user has set: what is made to fit is tried when it is known which layers are where. */
+static enum lt_status plan_placement(void *user, struct lt_plan *plan, struct lt_error *err)
+{
+    const struct train_memory_case *c = user;
+    const struct train_memory first = train_memory_first(c);
+    uint64_t mapped;
+    return plan_memory(c->user, &first, plan, &mapped, err);
+}
+
 static enum lt_status fit_into_memory(struct run *r, struct lt_error *err)
 {
     const struct train_options *o = &r->command.o;
@@ -226,7 +237,7 @@ static enum lt_status fit_into_memory(struct run *r, struct lt_error *err)
         advice =
             "weights that are quantized while loading cannot stay in a file; with --quantized-cache on they "
             "are quantized once and can";
-    const struct train_memory_case c = {
+    struct train_memory_case c = {
         .options = {.limit = o->memory_limit,
                     .weights = o->model.weights,
                     .order = o->accumulation_order,
@@ -241,26 +252,44 @@ static enum lt_status fit_into_memory(struct run *r, struct lt_error *err)
         .accumulation = o->accumulation,
         .plan = plan_memory,
         .user = r};
+    LT_TRY(cli_placement_search(&r->session.place, plan_placement, &c, err));
     return train_memory_choose(&c, &choice, &r->plan, r->memory, sizeof r->memory, err);
+}
+
+/* Of two backends that take turns: each for its share of the layers. */
+static enum lt_status measure_rate(struct run *r, const struct lt_plan *plan, double *rate,
+                                   struct lt_error *err)
+{
+    const struct cli_placement *p = &r->session.place;
+    const struct lt_model *m = r->session.model;
+    double share = (double)plan->placement.layers / (double)m->layers, of_device;
+    LT_TRY(train_measure_rate(p->backend, m->compute_dtype, rate, err));
+    if (!p->device)
+        return LT_OK;
+    LT_TRY(train_measure_rate(p->device, m->compute_dtype, &of_device, err));
+    *rate = 1 / (share / of_device + (1 - share) / *rate);
+    return LT_OK;
 }
 
 static enum lt_status print_summary(struct run *r, struct lt_plan *plan, struct lt_error *err)
 {
     const struct train_options *o = &r->command.o;
-    struct train_summary s = {.model = r->session.model,
-                              .backend = r->session.backend,
-                              .params = &r->params,
-                              .method = r->method,
-                              .memory = r->memory,
-                              .rows = lt_batches_rows(r->train),
-                              .max_steps = lt_trainer_max_steps(r->trainer),
-                              .steps_per_epoch = lt_batches_steps_per_epoch(r->train),
-                              .batch_rows = r->batch_rows,
-                              .packed_rows = o->packing ? (int64_t)r->train_data.count : 0,
-                              .accumulation = o->accumulation,
-                              .frozen = !o->full_finetune};
+    struct train_summary s = {
+        .model = r->session.model,
+        .backend = cli_placement_main(&r->session.place),
+        .where = cli_placement_text(&r->session.place, &plan->placement, r->where, sizeof r->where),
+        .params = &r->params,
+        .method = r->method,
+        .memory = r->memory,
+        .rows = lt_batches_rows(r->train),
+        .max_steps = lt_trainer_max_steps(r->trainer),
+        .steps_per_epoch = lt_batches_steps_per_epoch(r->train),
+        .batch_rows = r->batch_rows,
+        .packed_rows = o->packing ? (int64_t)r->train_data.count : 0,
+        .accumulation = o->accumulation,
+        .frozen = !o->full_finetune};
     double rate;
-    LT_TRY(train_measure_rate(r->session.backend, r->session.model->compute_dtype, &rate, err));
+    LT_TRY(measure_rate(r, plan, &rate, err));
     lt_batches_totals(r->train, &s.tokens_per_epoch, &s.targets_per_epoch);
     double length = (double)s.tokens_per_epoch / (double)(s.rows > 0 ? s.rows : 1);
     double tokens = (double)s.tokens_per_epoch / (double)s.steps_per_epoch * (double)s.max_steps;

@@ -80,9 +80,9 @@ static bool same(const struct train_memory *a, const struct train_memory *b)
 }
 
 /* The step with what the user has set in place of what it wants. */
-static struct train_memory settle(const struct search *s, const struct train_memory *step)
+static struct train_memory settle(const struct train_memory_case *c, const struct train_memory *step)
 {
-    const struct train_memory_options *o = &s->c->options;
+    const struct train_memory_options *o = &c->options;
     struct train_memory m = *step;
     if (strcmp(o->weights, "auto") != 0)
         m.weights = cli_residency(o->weights);
@@ -93,10 +93,15 @@ static struct train_memory settle(const struct search *s, const struct train_mem
     if (o->keep_optim)
         m.paged_optimizer = false;
     /* A layer that is read from a file is visited as rarely as possible. */
-    m.layer_major = strcmp(o->order, "auto") == 0 ? step->layer_major && s->c->layer_major_possible
+    m.layer_major = strcmp(o->order, "auto") == 0 ? step->layer_major && c->layer_major_possible
                                                   : strcmp(o->order, "layer") == 0;
-    m.layer_major = m.layer_major && s->c->accumulation > 1;
+    m.layer_major = m.layer_major && c->accumulation > 1;
     return m;
+}
+
+struct train_memory train_memory_first(const struct train_memory_case *c)
+{
+    return settle(c, &ladder[0]);
 }
 
 static bool is_tried(const struct search *s, const struct train_memory *step)
@@ -120,7 +125,7 @@ static bool is_device_short(const struct lt_plan *plan)
 
 static enum lt_status try_step(struct search *s, const struct train_memory *step, struct lt_error *err)
 {
-    const struct train_memory m = settle(s, step);
+    const struct train_memory m = settle(s->c, step);
     uint64_t mapped;
     if (s->planned && same(&m, s->choice))
         return LT_OK;

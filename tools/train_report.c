@@ -120,6 +120,8 @@ void train_print_summary(const struct train_summary *s)
            cli_count(c, sizeof c, (uint64_t)s->targets_per_epoch));
     printf("Schedule   %lld steps of %lld x %lld rows, %lld steps an epoch\n", (long long)s->max_steps,
            (long long)s->accumulation, (long long)s->batch_rows, (long long)s->steps_per_epoch);
+    if (s->where)
+        printf("Placement  %s\n", s->where);
     printf("Memory     %s\n", s->memory);
     printf("Estimate   %s\n", s->seconds < 1 ? "under a second" : cli_duration(a, sizeof a, s->seconds));
     if (s->backend->bf16_unit && s->model->compute_dtype == LT_F32 && s->frozen)

@@ -9,6 +9,7 @@ struct train_summary {
     const struct lt_backend *backend;
     const struct lt_params *params;
     const char *method;  /* "LoRA r=16 alpha=32, 4-bit NF4 base" */
+    const char *where;   /* "20 of 32 layers …", or NULL: all is on the backend */
     const char *memory;  /* "1.1 GiB of 8 GiB (…): …" */
     int64_t packed_rows; /* rows that were packed into `rows` sequences, or 0 */
     int64_t rows, max_steps, tokens_per_epoch, targets_per_epoch, steps_per_epoch, batch_rows, accumulation;

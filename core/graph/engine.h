@@ -61,6 +61,8 @@ struct lt_engine;
 enum lt_status lt_engine_create(struct lt_engine **e, struct lt_model *model, struct lt_backend *backend,
                                 const struct lt_engine_options *opt, struct lt_error *err) LT_MUST_USE;
 void lt_engine_destroy(struct lt_engine *e);
+struct lt_backend *lt_engine_backend(const struct lt_engine *e); /* the engine's own */
+struct lt_backend *lt_engine_device(const struct lt_engine *e); /* opt.device; NULL when nothing runs there */
 const struct lt_engine_memory *lt_engine_memory(const struct lt_engine *e);
 /* The same of opt.device; NULL when nothing runs there. */
 const struct lt_engine_memory *lt_engine_device_memory(const struct lt_engine *e);

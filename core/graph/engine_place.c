@@ -18,6 +18,16 @@ int lt_engine_weight_of(const struct lt_engine *e, int tensor)
     return own ? tensor : t->shared;
 }
 
+struct lt_backend *lt_engine_backend(const struct lt_engine *e)
+{
+    return e->places[LT_PLACE_HOST].be;
+}
+
+struct lt_backend *lt_engine_device(const struct lt_engine *e)
+{
+    return e->places[LT_PLACE_DEVICE].be;
+}
+
 struct lt_engine_placement lt_engine_placement(const struct lt_engine *e)
 {
     struct lt_engine_placement p = {0};

@@ -56,21 +56,22 @@ struct lt_plan_line {
     bool counted; /* false: what stays in files, shown but not part of the peak */
     bool device;  /* memory of the device, a sum of its own */
 };
-enum { LT_PLAN_MAX = 24 };
+enum { LT_PLAN_MAX = 48 };
 struct lt_plan {
     struct lt_plan_line lines[LT_PLAN_MAX];
     int count;
     uint64_t peak;             /* sum of the counted lines */
     uint64_t device;           /* sum of the device's lines */
     uint64_t device_available; /* what the device can give this program in all; 0: it does not tell */
+    struct lt_engine_placement placement; /* of the engine; on a device alone all 0, as on the processor */
 };
 void lt_plan_add(struct lt_plan *plan, const char *name, uint64_t bytes, bool counted);
-/* What a backend's buffer holds: a line of the device when it has memory of its own, else a counted one. */
-void lt_plan_add_buffer(struct lt_plan *plan, const struct lt_backend *be, const char *name, uint64_t bytes);
-/* After those of its buffers: a device's lines of the weights on it and of what its memory is more than the sum of the
- * buffers.  plan->device is then what it will hold.  optimizer may be NULL. */
-enum lt_status lt_plan_add_device(struct lt_plan *plan, struct lt_backend *be, const struct lt_engine *engine,
-                                  const struct lt_optimizer *optimizer, struct lt_error *err) LT_MUST_USE;
+/* The lines of an engine on its backend or both, and of an optimizer (or NULL) beside it: a backend with memory of its own
+ * has lines of the device, others counted ones.  plan->device is then what the device will hold in all, with its weights
+ * and with what its memory is more than the sum of the buffers.  Once a plan. */
+enum lt_status lt_plan_add_engine(struct lt_plan *plan, const struct lt_engine *engine,
+                                  const char *params_name, const struct lt_optimizer *optimizer,
+                                  struct lt_error *err) LT_MUST_USE;
 
 struct lt_train_metrics { /* of one logged step */
     int64_t step, max_steps;

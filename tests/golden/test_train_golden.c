@@ -55,8 +55,9 @@ static void compare_step(void *user, const struct lt_train_metrics *m)
 struct curve_limits {
     double loss, norm, adapter;
     enum lt_dtype compute;
+    int32_t device_layers; /* as in struct train_setup */
 };
-static const struct curve_limits f32_limits = {2e-5, 1e-3, 2e-5, LT_F32};
+static const struct curve_limits f32_limits = {2e-5, 1e-3, 2e-5, LT_F32, 0};
 
 static void check_curve(const char *model, const char *curve, int32_t accumulation, const char *isa,
                         const struct curve_limits *limits)
@@ -74,6 +75,7 @@ static void check_curve(const char *model, const char *curve, int32_t accumulati
                                 .train = train_fixture("goldens/lora/batches.safetensors"),
                                 .isa = isa,
                                 .compute = limits->compute,
+                                .device_layers = limits->device_layers,
                                 .config = train_recipe(50, accumulation, train_temp(curve)),
                                 .events = {.user = &c, .log = compare_step}};
     train_run_open(&run, &setup);
@@ -114,10 +116,22 @@ static void curve_qlora(void **state)
     check_curve("goldens/qlora/checkpoint-bnb-4bit", "qlora/f32/curve", 1, NULL, &f32_limits);
 }
 
+/* A part of the three layers on the device that is tested. */
+static void curves_of_two_places(void **state)
+{
+    struct curve_limits limits = f32_limits;
+    (void)state;
+    limits.device_layers = 2;
+    check_curve("goldens/llama-tiny", "lora/curve-plain", 1, NULL, &limits);
+    limits.device_layers = 1;
+    check_curve("goldens/llama-tiny", "lora/curve-accum2", 2, NULL, &limits);
+    check_curve("goldens/qlora/checkpoint-bnb-4bit", "qlora/f32/curve", 1, NULL, &limits);
+}
+
 /* The limits of the goldens' README, which measured 3e-3, 3e-3 and 1e-3. */
 static void curve_qlora_bf16(void **state)
 {
-    static const struct curve_limits limits = {2e-2, 2e-2, 1e-2, LT_BF16};
+    static const struct curve_limits limits = {2e-2, 2e-2, 1e-2, LT_BF16, 0};
     static const char *const isas[] = {"ref", "avx2", "avx512", "avx512bf16", "amx", "neon", "neonbf16"};
     enum lt_cpu_isa isa;
     (void)state;
@@ -132,7 +146,7 @@ static void curve_qlora_bf16(void **state)
 /* On a device.  f16 factors are eight times as exact as the bf16 ones above; the project promises 2e-2. */
 static void curves_f16(void **state)
 {
-    static const struct curve_limits limits = {5e-3, 5e-3, 1e-2, LT_F16};
+    static const struct curve_limits limits = {5e-3, 5e-3, 1e-2, LT_F16, 0};
     (void)state;
     if (strcmp(lt_test_device(), "cpu") == 0) {
         print_message("SKIP: f16 products are a device's (LT_TEST_DEVICE)\n");
@@ -401,11 +415,11 @@ static void evaluation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(curve_plain),       cmocka_unit_test(curve_accumulated),
-        cmocka_unit_test(curve_qlora),       cmocka_unit_test(curve_qlora_bf16),
-        cmocka_unit_test(curves_f16),        cmocka_unit_test(optimizers),
-        cmocka_unit_test(eight_bit_tensors), cmocka_unit_test(dumped_step),
-        cmocka_unit_test(evaluation),
+        cmocka_unit_test(curve_plain),      cmocka_unit_test(curve_accumulated),
+        cmocka_unit_test(curve_qlora),      cmocka_unit_test(curves_of_two_places),
+        cmocka_unit_test(curve_qlora_bf16), cmocka_unit_test(curves_f16),
+        cmocka_unit_test(optimizers),       cmocka_unit_test(eight_bit_tensors),
+        cmocka_unit_test(dumped_step),      cmocka_unit_test(evaluation),
     };
     return cmocka_run_group_tests_name("training goldens", tests, NULL, NULL);
 }

@@ -103,10 +103,10 @@ void train_run_open(struct train_run *r, const struct train_setup *s)
 {
     struct lt_error err = {0};
     const char *model_dir = train_fixture(s->model);
-    const struct lt_backend_request request = {.device = lt_test_device(),
-                                               .threads = s->threads > 0 ? s->threads : 1,
-                                               .isa = s->isa ? s->isa : getenv("LT_CPU"),
-                                               .gemm = getenv("LT_GEMM")};
+    struct lt_backend_request request = {.device = lt_test_device(),
+                                         .threads = s->threads > 0 ? s->threads : 1,
+                                         .isa = s->isa ? s->isa : getenv("LT_CPU"),
+                                         .gemm = getenv("LT_GEMM")};
     const struct lt_load_options load = {.residency = s->residency, .threads = 1};
     struct lt_trainer_config config = s->config;
 
@@ -118,7 +118,13 @@ void train_run_open(struct train_run *r, const struct train_setup *s)
     open_batches(&r->train, s->train, r->model->vocab, s->batch_size, config.accumulation);
     if (s->eval)
         open_batches(&r->eval, s->eval, r->model->vocab, s->eval_batch_size, 1);
+    if (s->device_layers > 0) {
+        train_ok(lt_backend_create(&r->device, &request, &err), &err);
+        request.device = "cpu";
+    }
     train_ok(lt_backend_create(&r->backend, &request, &err), &err);
+    config.device = r->device;
+    config.device_layers = s->device_layers;
     train_ok(lt_model_stream(r->model, &r->checkpoint, &load, &err), &err);
     config.lora = s->adapter ? &r->lora : NULL;
     config.full_source = s->adapter ? NULL : r->checkpoint.dir;
@@ -151,6 +157,7 @@ void train_run_close(struct train_run *r)
     lt_model_destroy(r->model);
     lt_checkpoint_close(&r->checkpoint);
     lt_backend_destroy(r->backend);
+    lt_backend_destroy(r->device);
     lt_free(r->values);
     memset(r, 0, sizeof *r);
 }

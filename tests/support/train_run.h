@@ -17,6 +17,8 @@ struct train_setup {
     double dropout;
     const char *isa; /* NULL: LT_CPU of the environment */
     enum lt_dtype compute;
+    int32_t
+        device_layers; /* so many on the device that is tested, the rest on the processor; 0: all where it is tested */
     struct lt_trainer_config config; /* lora and full_source are filled in */
     struct lt_trainer_events events;
 };
@@ -26,7 +28,7 @@ struct train_run {
     struct lt_model *model;
     struct lt_lora_config lora;
     struct lt_params params;
-    struct lt_backend *backend;
+    struct lt_backend *backend, *device;
     struct lt_batches *train, *eval;
     struct lt_trainer *trainer;
     float *values;
