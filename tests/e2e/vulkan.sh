@@ -296,9 +296,6 @@ resume()
     fi
 }
 
-mkdir "$tmp/model"
-cp "$golden/llama-tiny/config.json" "$golden/llama-tiny/model.safetensors" \
-    "$LT_SRCDIR/tests/e2e/data/tokenizer320/"* "$tmp/model"
 # answer OPTION...: a greedy text with the adapter.
 answer()
 {
