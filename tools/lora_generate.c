@@ -1,4 +1,6 @@
 /* lora-generate: answers a prompt, or holds a conversation, with a model and an adapter. */
+#include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -331,21 +333,48 @@ static enum lt_status answer_turn(struct run *r, const char *line, struct lt_err
     return status;
 }
 
-/* One line without its end; false at the end of the input. */
-static bool read_line(struct lt_strbuf *line)
+/* What was read of the input and not yet taken. */
+struct input {
+    char bytes[4096];
+    size_t at, count;
+};
+
+/* A signal may come right before the wait, so the wait is short. */
+static bool next_byte(struct input *in, char *c)
 {
-    int c;
+    while (in->at == in->count) {
+        struct pollfd ready = {.fd = STDIN_FILENO, .events = POLLIN};
+        if (lt_cancel_requested())
+            return false;
+        if (poll(&ready, 1, 200) <= 0)
+            continue;
+        ssize_t n = read(STDIN_FILENO, in->bytes, sizeof in->bytes);
+        if (n == 0 || (n < 0 && errno != EINTR))
+            return false;
+        in->at = 0;
+        in->count = n > 0 ? (size_t)n : 0;
+    }
+    *c = in->bytes[in->at++];
+    return true;
+}
+
+/* One line without its end; false at the end of the input. */
+static bool read_line(struct input *in, struct lt_strbuf *line)
+{
+    char c = 0;
+    bool more;
     lt_strbuf_clear(line);
-    while ((c = getchar()) != EOF && c != '\n')
-        lt_strbuf_putc(line, (char)c);
+    while ((more = next_byte(in, &c)) && c != '\n')
+        lt_strbuf_putc(line, c);
     if (line->len > 0 && line->data[line->len - 1] == '\r')
         line->data[--line->len] = '\0';
-    return c != EOF || line->len > 0;
+    return more || line->len > 0;
 }
 
 static enum lt_status converse(struct run *r, struct lt_error *err)
 {
     bool interactive = isatty(STDIN_FILENO) && cli_stdout_is_terminal();
+    struct input in = {.count = 0};
     struct lt_strbuf line;
     lt_strbuf_init(&line);
     enum lt_status status = LT_OK;
@@ -354,7 +383,7 @@ static enum lt_status converse(struct run *r, struct lt_error *err)
     while (status == LT_OK) {
         if (interactive)
             fprintf(stderr, "> ");
-        bool more = read_line(&line);
+        bool more = read_line(&in, &line);
         if (lt_cancel_requested())
             status = lt_fail(err, LT_ERR_CANCELLED, "stopped");
         else if (!lt_strbuf_ok(&line))
