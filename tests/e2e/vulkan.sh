@@ -103,7 +103,9 @@ if [ -f "$shim/vulkan_shim.so" ] && [ -f "$shim/gemm_coopmat_emulated.spv" ]; th
     fi
     # shellcheck disable=SC2086
     program 'injected device test_gemm_f16' tests/check/test_gemm_f16 $injected LT_VK_COOPMAT=1
-    if grep -q 'shim: [1-9][0-9]* transfers, [1-9][0-9]* shaders with cooperative matrices' "$tmp/out"; then
+    if [ ! -x "$LT_BUILD/obj/tests/check/test_gemm_f16" ]; then
+        skip 'an injected device uses what it has' 'tests/check/test_gemm_f16 is not built'
+    elif grep -q 'shim: [1-9][0-9]* transfers, [1-9][0-9]* shaders with cooperative matrices' "$tmp/out"; then
         ok 'an injected device uses what it has'
     else
         not_ok 'an injected device uses what it has' "$(grep shim: "$tmp/out")"
