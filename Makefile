@@ -151,7 +151,7 @@ test: all test-programs
 	@$(run_tests)
 
 test-full: all test-programs
-	@LT_TEST_FULL=1 $(run_tests) $(wildcard $(srcdir)/tests/interop/run)
+	@LT_TEST_FULL=1 LT_TEST_TIMEOUT=$${LT_TEST_TIMEOUT:-3600} $(run_tests) $(wildcard $(srcdir)/tests/interop/run)
 
 check-list:
 	@printf '%s\n' $(test_sources) $(test_scripts)

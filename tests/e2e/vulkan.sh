@@ -43,7 +43,7 @@ program()
     fi
 }
 
-# The software device takes about 20 minutes for all of it.
+# The software device takes about 25 minutes for all of it.
 short='check/test_kernels check/test_kernels_optimizer check/test_device_step check/test_linear_int8
     golden/test_optim_golden golden/test_int8_golden'
 all="$short check/test_gemm_f16 golden/test_model_golden check/test_kernels_attention check/test_kernels_data
