@@ -151,14 +151,6 @@ static enum lt_status plan_memory(void *user, const struct train_memory *m, stru
     return LT_OK;
 }
 
-static enum lt_status plan_placement(void *user, struct lt_plan *plan, struct lt_error *err)
-{
-    const struct train_memory_case *c = user;
-    const struct train_memory first = train_memory_first(c);
-    uint64_t mapped;
-    return plan_memory(c->user, &first, plan, &mapped, err);
-}
-
 static enum lt_status fit_into_memory(struct run *r, struct lt_error *err)
 {
     struct lt_plan ignored;
@@ -178,7 +170,7 @@ static enum lt_status fit_into_memory(struct run *r, struct lt_error *err)
         .accumulation = o.accumulation,
         .plan = plan_memory,
         .user = r};
-    LT_TRY(cli_placement_search(&r->s.place, plan_placement, &c, err));
+    LT_TRY(cli_placement_search(&r->s.place, train_memory_plan_first, &c, err));
     return train_memory_choose(&c, &r->memory, &ignored, r->memory_text, sizeof r->memory_text, err);
 }
 

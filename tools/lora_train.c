@@ -211,15 +211,6 @@ static enum lt_status plan_memory(void *user, const struct train_memory *m, stru
     return lt_trainer_plan(r->trainer, plan, err);
 }
 
-/* With what the user has set: what is made to fit is tried when it is known which layers are where. */
-static enum lt_status plan_placement(void *user, struct lt_plan *plan, struct lt_error *err)
-{
-    const struct train_memory_case *c = user;
-    const struct train_memory first = train_memory_first(c);
-    uint64_t mapped;
-    return plan_memory(c->user, &first, plan, &mapped, err);
-}
-
 static enum lt_status fit_into_memory(struct run *r, struct lt_error *err)
 {
     const struct train_options *o = &r->command.o;
@@ -252,7 +243,7 @@ static enum lt_status fit_into_memory(struct run *r, struct lt_error *err)
         .accumulation = o->accumulation,
         .plan = plan_memory,
         .user = r};
-    LT_TRY(cli_placement_search(&r->session.place, plan_placement, &c, err));
+    LT_TRY(cli_placement_search(&r->session.place, train_memory_plan_first, &c, err));
     return train_memory_choose(&c, &choice, &r->plan, r->memory, sizeof r->memory, err);
 }
 

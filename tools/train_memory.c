@@ -99,9 +99,12 @@ static struct train_memory settle(const struct train_memory_case *c, const struc
     return m;
 }
 
-struct train_memory train_memory_first(const struct train_memory_case *c)
+enum lt_status train_memory_plan_first(void *user, struct lt_plan *plan, struct lt_error *err)
 {
-    return settle(c, &ladder[0]);
+    const struct train_memory_case *c = user;
+    const struct train_memory first = settle(c, &ladder[0]);
+    uint64_t mapped;
+    return c->plan(c->user, &first, plan, &mapped, err);
 }
 
 static bool is_tried(const struct search *s, const struct train_memory *step)

@@ -39,8 +39,8 @@ struct train_memory_case {
 /* "8G", "1.5GiB", "800m", "4096": bytes, the suffixes being powers of 1024. */
 enum lt_status train_memory_size(uint64_t *bytes, const char *text, struct lt_error *err) LT_MUST_USE;
 
-/* What a run begins with: the fastest choice, with what the user has set. */
-struct train_memory train_memory_first(const struct train_memory_case *c);
+/* The plan of the fastest choice with what the user has set.  c: a const struct train_memory_case *. */
+enum lt_status train_memory_plan_first(void *c, struct lt_plan *plan, struct lt_error *err) LT_MUST_USE;
 
 /* Tries choices from the fastest to the smallest until a plan fits, and leaves that one made.  What the user set stays
  * as it was set.  With --memory-limit everything may be chosen, and LT_ERR_INVALID says which line is too large when

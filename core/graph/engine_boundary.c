@@ -20,6 +20,11 @@ size_t lt_engine_boundary_bytes(const struct lt_engine *e)
                        LT_VALUE_ALIGN);
 }
 
+size_t lt_engine_live_bytes(const struct lt_engine *e, int32_t micro_batch)
+{
+    return (size_t)e->live[micro_batch].tokens * (size_t)e->model->hidden * sizeof(float);
+}
+
 /* depth: how many segments the micro-batch has gone through, backward ones too. */
 static size_t pool_slot(const struct lt_engine *e, int depth, int32_t micro_batch)
 {

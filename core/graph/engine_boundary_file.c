@@ -72,11 +72,6 @@ void lt_engine_boundary_file_destroy(struct lt_engine *e)
     e->boundary_file = NULL;
 }
 
-static size_t live_bytes(const struct lt_engine *e, int32_t micro_batch)
-{
-    return (size_t)e->live[micro_batch].tokens * (size_t)e->model->hidden * sizeof(float);
-}
-
 /* The transfer's last job was waited for. */
 static void begin(struct lt_engine *e, struct transfer *t, bool write, size_t memory, int segment,
                   int32_t micro_batch)
@@ -87,7 +82,7 @@ static void begin(struct lt_engine *e, struct transfer *t, bool write, size_t me
     t->write = write;
     t->memory = b->memory + memory;
     t->offset = place * lt_engine_boundary_bytes(e);
-    t->bytes = live_bytes(e, micro_batch);
+    t->bytes = lt_engine_live_bytes(e, micro_batch);
     t->job.run = run_transfer;
     t->job.user = t;
     lt_worker_submit(b->worker, &t->job);
@@ -109,7 +104,7 @@ enum lt_status lt_engine_boundary_put(struct lt_engine *e, int segment, int32_t 
     size_t memory = lt_engine_hidden_offset(e, LT_PLACE_HOST, LT_PASS_TRAIN, segment, micro_batch);
     if (b->staging > 0)
         LT_TRY(p->be->ops->buffer_read(p->be, p->boundaries, memory, b->memory + memory,
-                                       live_bytes(e, micro_batch), err));
+                                       lt_engine_live_bytes(e, micro_batch), err));
     begin(e, &b->writes[memory / lt_engine_boundary_bytes(e)], true, memory, segment, micro_batch);
     return LT_OK;
 }
@@ -160,6 +155,6 @@ enum lt_status lt_engine_boundary_get(struct lt_engine *e, int segment, int32_t 
     begin_read(e, visit + 1);
     const struct lt_place *p = &e->places[LT_PLACE_HOST];
     return b->staging > 0 ? p->be->ops->buffer_write(p->be, p->boundaries, *offset, b->memory + *offset,
-                                                     live_bytes(e, micro_batch), err)
+                                                     lt_engine_live_bytes(e, micro_batch), err)
                           : LT_OK;
 }

@@ -105,7 +105,8 @@ enum lt_status lt_engine_cross(struct lt_engine *e, int from, size_t from_offset
 /* ---- boundaries: what lies between two segments (engine_boundary.c) ---- */
 
 enum lt_status lt_engine_plan_boundaries(struct lt_engine *e, struct lt_error *err) LT_MUST_USE;
-size_t lt_engine_boundary_bytes(const struct lt_engine *e); /* one slot */
+size_t lt_engine_boundary_bytes(const struct lt_engine *e);                  /* one slot */
+size_t lt_engine_live_bytes(const struct lt_engine *e, int32_t micro_batch); /* of its live rows */
 /* Bytes from the start of a place's boundary buffer to the output of a segment, and to the gradient of that output. */
 size_t lt_engine_hidden_offset(const struct lt_engine *e, enum lt_place_id place, enum lt_pass pass,
                                int segment, int32_t micro_batch);

@@ -171,7 +171,7 @@ enum lt_status lt_engine_cross(struct lt_engine *e, int from, size_t from_offset
                                int32_t micro_batch, struct lt_error *err)
 {
     struct lt_place *device = &e->places[LT_PLACE_DEVICE];
-    size_t bytes = (size_t)e->live[micro_batch].tokens * (size_t)e->model->hidden * sizeof(float);
+    size_t bytes = lt_engine_live_bytes(e, micro_batch);
     if (e->place_of[from] == e->place_of[to] || bytes == 0)
         return LT_OK;
     unsigned char *host = (unsigned char *)host_memory(e, e->places[LT_PLACE_HOST].boundaries);

@@ -2,7 +2,7 @@
  *
  * Two rows at a time, the second g->apart from the first and g->apart large: that is two places of the weight read one
  * line after another.  A processor fetches so many lines ahead in each such place; more places than two, or rows that are
- * neighbours, confuse it.  Where there is so much to compute as for 4 bits, instructions that fetch help it. */
+ * neighbours, confuse it.  Instructions that fetch help it. */
 #include "backends/cpu/x86/x86_kernels.h"
 
 #include <immintrin.h>
