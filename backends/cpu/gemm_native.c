@@ -281,6 +281,15 @@ static void multiply_tile(const struct job *job, const float *a, int64_t lda, in
     kernel->tile(&t);
 }
 
+/* Asks for part `part` of `parts` of the lines of `rows` rows of A. */
+static void fetch_rows(const float *a, int64_t lda, int64_t rows, int64_t floats, int64_t part, int64_t parts)
+{
+    const int64_t lines = lt_div_up(floats, LINE_FLOATS);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t line = lines * part / parts; line < lines * (part + 1) / parts; line++)
+            __builtin_prefetch(a + r * lda + line * LINE_FLOATS, 0, 2);
+}
+
 /* Rows m0 … m1 of A, at `a`, over the job's columns of one block of k. */
 static void multiply_rows(const struct job *job, const float *a, int64_t lda, int64_t m0, int64_t m1,
                           const struct k_block *kb, bool packed);
@@ -298,10 +307,16 @@ static void multiply_rows(const struct job *job, const float *a, int64_t lda, in
     const struct product *p = job->p;
     const struct lt_gemm_kernel *kernel = p->kernel;
     const bool last = kb->first + kb->count == p->k;
+    const int64_t panels = lt_div_up(job->n1 - job->n0, kernel->nr);
     for (int64_t m = m0; m < m1; m += kernel->mr) {
-        const int64_t rows = lt_min_i64(kernel->mr, m1 - m);
-        for (int64_t n = job->n0; n < job->n1; n += kernel->nr)
-            multiply_tile(job, a + (m - m0) * lda, lda, m, rows, n, kb, packed);
+        const int64_t rows = lt_min_i64(kernel->mr, m1 - m), next_rows = lt_min_i64(kernel->mr, m1 - m - rows);
+        const float *tile = a + (m - m0) * lda;
+        for (int64_t panel = 0; panel < panels; panel++) {
+            /* The first panel would wait for rows that come from memory; a share of them beside each panel before. */
+            if (panels > 1)
+                fetch_rows(tile + rows * lda, lda, next_rows, kb->elements, panel, panels);
+            multiply_tile(job, tile, lda, m, rows, job->n0 + panel * kernel->nr, kb, packed);
+        }
         for (int64_t r = m; last && p->bf16 && r < m + rows; r++) {
             float *c = p->c + r * p->ldc + job->n0;
             job->g->kernels->round_bf16(c, c, job->n1 - job->n0);
