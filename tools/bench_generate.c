@@ -44,14 +44,19 @@ struct run {
     struct lt_generator *generator;
     int32_t *prompt;
     double prompt_seconds, token_seconds; /* all tokens together */
-    double *seconds;                      /* [tokens] of each token */
-    int64_t ended;
+    double *seconds;                      /* [tokens] of each token after the first */
+    int64_t ended;                        /* the first one, which ends the prompt, among them */
     double began, median_seconds; /* of a token */
     struct bench_span *weights;   /* what a token reads, as plain memory */
     size_t weight_count;          /* 0: not to be read now */
     double reading, read_bytes;   /* seconds and bytes of reading them after each token */
     uint64_t sum;
 };
+
+static int32_t context_tokens(void)
+{
+    return (int32_t)(o.prompt + 1 + o.tokens);
+}
 
 /* Other work on the machine slows tokens and plain reading alike when the two take turns. */
 static void read_weights(struct run *r)
@@ -68,10 +73,14 @@ static bool go_on(void *user, int32_t id, double logprob)
     struct run *r = user;
     (void)id;
     (void)logprob;
-    if (r->ended < o.tokens)
-        r->seconds[r->ended++] = lt_clock_seconds() - r->began;
-    if (r->weight_count > 0)
+    if (r->ended > 0)
+        r->seconds[r->ended - 1] = lt_clock_seconds() - r->began;
+    if (r->weight_count > 0) {
+        if (r->ended == 0)
+            bench_session_count_ops(&r->s);
         read_weights(r);
+    }
+    r->ended++;
     r->began = lt_clock_seconds();
     return true;
 }
@@ -85,10 +94,10 @@ static int compare_seconds(const void *a, const void *b)
 static void sum_up(struct run *r)
 {
     r->token_seconds = 0;
-    for (int64_t i = 0; i < r->ended; i++)
+    for (int64_t i = 0; i < o.tokens; i++)
         r->token_seconds += r->seconds[i];
-    qsort(r->seconds, (size_t)r->ended, sizeof *r->seconds, compare_seconds);
-    r->median_seconds = r->seconds[r->ended / 2];
+    qsort(r->seconds, (size_t)o.tokens, sizeof *r->seconds, compare_seconds);
+    r->median_seconds = r->seconds[o.tokens / 2];
 }
 
 static enum lt_status generate(struct run *r, int32_t tokens, struct lt_generate_result *result,
@@ -109,7 +118,7 @@ static enum lt_status generate(struct run *r, int32_t tokens, struct lt_generate
 static enum lt_status plan_generator(void *user, struct lt_plan *plan, struct lt_error *err)
 {
     struct run *r = user;
-    const struct lt_generator_options options = {.context = (int32_t)(o.prompt + o.tokens),
+    const struct lt_generator_options options = {.context = context_tokens(),
                                                  .chunk = (int32_t)o.chunk,
                                                  .device = r->s.place.device,
                                                  .device_layers = r->s.place.device_layers};
@@ -126,7 +135,7 @@ static enum lt_status prepare(struct run *r, struct lt_error *err)
 {
     LT_TRY(bench_session_open(&r->s, &o.common, "generate", "nf4", err));
     struct lt_plan plan;
-    r->s.model->table_positions = (int32_t)(o.prompt + o.tokens);
+    r->s.model->table_positions = context_tokens();
     (void)lt_synthetic_stream(r->s.model, &r->s.synthetic, NULL);
     LT_TRY(cli_placement_search(&r->s.place, plan_generator, r, err));
     LT_TRY(plan_generator(r, &plan, err));
@@ -162,7 +171,8 @@ static enum lt_status read_prompt(struct run *r, struct lt_error *err)
     return LT_OK;
 }
 
-/* The prompt again, of which all but the last token is in the cache: every token is one pass over one row. */
+/* The prompt again, of which all but the last token is in the cache.  That one is multiplied as part of a prompt and gives
+ * the first token, which does not count: every other one is one pass over one row. */
 static enum lt_status read_tokens(struct run *r, struct lt_error *err)
 {
     struct lt_generate_result result;
@@ -173,8 +183,7 @@ static enum lt_status read_tokens(struct run *r, struct lt_error *err)
             r->weights[r->weight_count++] =
                 (struct bench_span){w->data, lt_weight_data_bytes(w->format, w->rows, w->cols)};
     }
-    bench_session_count_ops(&r->s);
-    LT_TRY(generate(r, (int32_t)o.tokens, &result, err));
+    LT_TRY(generate(r, (int32_t)o.tokens + 1, &result, err));
     sum_up(r);
     bench_print_ops(&r->s, "token_ops", r->token_seconds, o.tokens, "token");
     return LT_OK;
