@@ -46,10 +46,10 @@ struct run {
     double prompt_seconds, token_seconds; /* all tokens together */
     double *seconds;                      /* [tokens] of each token after the first */
     int64_t ended;                        /* the first one, which ends the prompt, among them */
-    double began, median_seconds; /* of a token */
-    struct bench_span *weights;   /* what a token reads, as plain memory */
-    size_t weight_count;          /* 0: not to be read now */
-    double reading, read_bytes;   /* seconds and bytes of reading them after each token */
+    double began, median_seconds;         /* of a token */
+    struct bench_span *weights;           /* what a token reads, as plain memory */
+    size_t weight_count;                  /* 0: not to be read now */
+    double reading, read_bytes;           /* seconds and bytes of reading them after each token */
     uint64_t sum;
 };
 

@@ -22,6 +22,7 @@ enum {
     DECODE_ROWS = 8,  /* stored rows decoded at a time where a row is one k */
     A_ROWS = 96,      /* rows of a block of A, a multiple of every mr, */
     A_GAP = 16,       /* and the floats between them: no two rows in the same places of a cache */
+    LINE = 64,
     LINE_FLOATS = 16,
     PAGE_FLOATS = 1024,
     UPDATE_K = 64,        /* k of an update whose panels stay beside those of the product */
@@ -29,6 +30,9 @@ enum {
     PACK_ROWS = 24,       /* packing an element costs about as much as this many rows of multiplying */
     SERIAL_WORK = 1 << 16 /* multiply-adds below which waking threads costs more than it gives */
 };
+
+/* GCC 12 drops the calls of a function that only prefetches unless it is inlined. */
+#define FETCH static inline __attribute__((always_inline)) void
 
 struct native {
     struct lt_gemm_provider base;
@@ -88,6 +92,15 @@ static struct k_block k_block_at(const struct product *p, int64_t first)
     return kb;
 }
 
+/* Asks for n stored elements of W from `first` on: runs lie apart, where the processor sees no pattern. */
+FETCH fetch_run(const struct lt_weight *w, int64_t first, int64_t n)
+{
+    const uintptr_t begin = (uintptr_t)w->data + lt_weight_data_bytes(w->format, 1, first);
+    const uintptr_t end = (uintptr_t)w->data + lt_weight_data_bytes(w->format, 1, first + n);
+    for (uintptr_t at = begin / LINE * LINE; at < end; at += LINE)
+        __builtin_prefetch((const void *)at);
+}
+
 /* n stored elements of W from `first` on as the micro-kernel multiplies them, in dst, which holds n floats. */
 static void load_run(const struct job *job, float *dst, int64_t first, int64_t n)
 {
@@ -143,8 +156,12 @@ static void pack_transposed(const struct job *job, const struct k_block *kb)
                 src = b->f32 + first;
                 lds = b->ld;
             } else {
-                for (int r = 0; r < rows; r++)
+                const int64_t next = lt_min_i64(kernel->lanes, job->n1 - n - j - rows);
+                for (int r = 0; r < rows; r++) {
+                    if (r < next)
+                        fetch_run(b->w, first + (r + rows) * b->ld, kb->count);
                     load_run(job, job->scratch + r * lds, first + r * b->ld, kb->count);
+                }
             }
             kernel->transpose(panel + j, width, src, lds, rows, kb->elements);
         }
@@ -181,8 +198,11 @@ static void pack_straight(const struct job *job, const struct k_block *kb)
     const int64_t width = end - (job->n0 - skip);
     for (int64_t k = 0; k < kb->count; k += DECODE_ROWS) {
         int64_t rows = lt_min_i64(DECODE_ROWS, kb->count - k), at = k;
-        for (int64_t r = 0; r < rows; r++)
+        for (int64_t r = 0; r < rows; r++) {
+            if (k + r + DECODE_ROWS < kb->count)
+                fetch_run(b->w, (kb->first + k + r + DECODE_ROWS) * b->ld + job->n0 - skip, width);
             b->decode(job->scratch + r * width, b->w, (kb->first + k + r) * b->ld + job->n0 - skip, width);
+        }
         if (kernel->pairs) {
             rows = pair_scratch(job, rows, width);
             at = k / 2;
@@ -282,7 +302,7 @@ static void multiply_tile(const struct job *job, const float *a, int64_t lda, in
 }
 
 /* Asks for part `part` of `parts` of the lines of `rows` rows of A. */
-static void fetch_rows(const float *a, int64_t lda, int64_t rows, int64_t floats, int64_t part, int64_t parts)
+FETCH fetch_rows(const float *a, int64_t lda, int64_t rows, int64_t floats, int64_t part, int64_t parts)
 {
     const int64_t lines = lt_div_up(floats, LINE_FLOATS);
     for (int64_t r = 0; r < rows; r++)
@@ -309,12 +329,12 @@ static void multiply_rows(const struct job *job, const float *a, int64_t lda, in
     const bool last = kb->first + kb->count == p->k;
     const int64_t panels = lt_div_up(job->n1 - job->n0, kernel->nr);
     for (int64_t m = m0; m < m1; m += kernel->mr) {
-        const int64_t rows = lt_min_i64(kernel->mr, m1 - m), next_rows = lt_min_i64(kernel->mr, m1 - m - rows);
+        const int64_t rows = lt_min_i64(kernel->mr, m1 - m), next = lt_min_i64(kernel->mr, m1 - m - rows);
         const float *tile = a + (m - m0) * lda;
         for (int64_t panel = 0; panel < panels; panel++) {
             /* The first panel would wait for rows that come from memory; a share of them beside each panel before. */
             if (panels > 1)
-                fetch_rows(tile + rows * lda, lda, next_rows, kb->elements, panel, panels);
+                fetch_rows(tile + rows * lda, lda, next, kb->elements, panel, panels);
             multiply_tile(job, tile, lda, m, rows, job->n0 + panel * kernel->nr, kb, packed);
         }
         for (int64_t r = m; last && p->bf16 && r < m + rows; r++) {
@@ -326,8 +346,7 @@ static void multiply_rows(const struct job *job, const float *a, int64_t lda, in
     }
 }
 
-/* A few rows do not pay for a copy of f32 rows that lie as the micro-kernel wants them and in whole cache
- * lines. */
+/* A few rows do not pay for a copy of f32 rows that lie in whole cache lines as the micro-kernel wants them. */
 static bool in_place(const struct product *p, int64_t rows)
 {
     return p->b.f32 != NULL && p->b.k_major && rows <= 2 * p->kernel->mr && p->kernel->nr % LINE_FLOATS == 0;
