@@ -22,8 +22,8 @@ enum {
     DECODE_ROWS = 8,  /* stored rows decoded at a time where a row is one k */
     A_ROWS = 96,      /* rows of a block of A, a multiple of every mr, */
     A_GAP = 16,       /* and the floats between them: no two rows in the same places of a cache */
-    LINE = 64,
-    LINE_FLOATS = 16,
+    LINE = 64,        /* bytes of a cache line */
+    LINE_FLOATS = LINE / sizeof(float),
     PAGE_FLOATS = 1024,
     UPDATE_K = 64,        /* k of an update whose panels stay beside those of the product */
     FEW_TILES = 4,        /* of rows: not worth packing more than one panel before using it */
