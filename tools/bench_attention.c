@@ -71,7 +71,8 @@ static void describe(struct attention *a, const struct bench_kernels *b)
     *a = (struct attention){.cpu = {.k = b->k, .threads = b->s.threads},
                             .program.capacity = {.tokens = b->seq, .labels = b->seq},
                             .node = {.op = LT_OP_ATTENTION_BWD,
-                                     .attr = {.heads = (int32_t)m->heads,
+                                     .attr = {.compute = LT_BF16, /* for the larger workspace */
+                                              .heads = (int32_t)m->heads,
                                               .kv_heads = (int32_t)m->kv_heads,
                                               .head_dim = (int32_t)m->head_dim,
                                               .scale = 1 / sqrtf((float)m->head_dim)}},
@@ -123,6 +124,24 @@ static void print_attention(const char *name, double seconds, double pairs, doub
            1e9 * seconds / pairs);
 }
 
+/* A row of the table for each direction; returns the object for the results. */
+static json_t *measure(struct attention *a, const struct bench_kernels *b, enum lt_dtype compute)
+{
+    const struct lt_op_attr *attr = &a->node.attr;
+    const bool bf16 = compute == LT_BF16;
+    /* Two products of a row with a row forward, five backward. */
+    const double pairs = (double)attr->heads * (double)b->seq * (double)(b->seq + 1) / 2;
+    const double product = 2.0 * (double)attr->head_dim;
+    a->node.attr.compute = compute;
+    const double forward = bench_best_seconds(run_forward, a, b->budget);
+    const double backward = bench_best_seconds(run_backward, a, b->budget);
+    print_attention(bf16 ? "forward, bf16" : "forward", forward, pairs, 2 * product);
+    print_attention(bf16 ? "backward, bf16" : "backward", backward, pairs, 5 * product);
+    return json_pack("{s:I, s:f, s:f, s:f, s:f}", "seq", (json_int_t)b->seq, "forward_seconds", forward,
+                     "forward_flops_per_second", 2 * product * pairs / forward, "backward_seconds", backward,
+                     "backward_flops_per_second", 5 * product * pairs / backward);
+}
+
 enum lt_status bench_attention(struct bench_kernels *b, struct lt_error *err)
 {
     struct attention a;
@@ -136,20 +155,11 @@ enum lt_status bench_attention(struct bench_kernels *b, struct lt_error *err)
                        (long long)b->seq, bytes);
     lay_out(&a, memory);
     fill_attention(&a, b);
-    /* Two products of a row with a row forward, five backward. */
-    double pairs = (double)attr->heads * (double)b->seq * (double)(b->seq + 1) / 2;
-    double product = 2.0 * (double)attr->head_dim;
-    double forward = bench_best_seconds(run_forward, &a, b->budget);
-    double backward = bench_best_seconds(run_backward, &a, b->budget);
     printf("\nAttention, %lld tokens, %d heads of %d over %d key heads\n  %-24s %14s %14s %14s\n",
            (long long)b->seq, attr->heads, attr->head_dim, attr->kv_heads, "", "ms", "GFLOP/s", "ns a pair");
-    print_attention("forward", forward, pairs, 2 * product);
-    print_attention("backward", backward, pairs, 5 * product);
-    bench_session_add(&b->s,
-                      json_pack("{s:{s:I, s:f, s:f, s:f, s:f}}", "attention", "seq", (json_int_t)b->seq,
-                                "forward_seconds", forward, "forward_flops_per_second",
-                                2 * product * pairs / forward, "backward_seconds", backward,
-                                "backward_flops_per_second", 5 * product * pairs / backward));
+    bench_session_add(&b->s, json_pack("{s:o}", "attention", measure(&a, b, LT_F32)));
+    if (a.cpu.k.attention_fwd_bf16)
+        bench_session_add(&b->s, json_pack("{s:o}", "attention_bf16", measure(&a, b, LT_BF16)));
     lt_free_pages(memory, bytes);
     return LT_OK;
 }

@@ -18,8 +18,13 @@ struct flash_rows {
     int64_t lo[TILE], hi[TILE];
     float max[TILE], sum[TILE];
     float keep[TILE];
+    const float *q; /* the rows, as factors */
+    int64_t ldq;
     _Alignas(64) float scores[TILE * TILE];
-    _Alignas(64) float keys[TILE * TILE]; /* transposed, TILE dimensions of the head at a time */
+    _Alignas(64) float keys[TILE * TILE]; /* transposed, TILE elements of the head at a time */
+    /* With pairs: */
+    _Alignas(64) float q_pairs[TILE * LT_ATTENTION_BF16_DIM / 2];
+    _Alignas(64) float value_pairs[TILE / 2 * LT_ATTENTION_BF16_DIM]; /* of keys */
 };
 
 static int64_t first_visible_key(const struct lt_attention_block *b, int64_t row)
@@ -47,18 +52,20 @@ static void find_visible(struct flash_rows *f, int64_t tile)
 static void score_tile(struct flash_rows *f)
 {
     const struct lt_attention_block *b = f->block;
-    int64_t keys = f->hi[f->last - 1];
-    for (int64_t d = 0; d < b->head_dim; d += TILE) {
-        int64_t depth = lt_min_i64(TILE, b->head_dim - d);
-        f->ops->transpose(f->keys, b->k + f->tile * b->ldkv + d, b->ldkv, keys, depth);
+    const int64_t keys = f->hi[f->last - 1], elements = lt_attention_elements(f->ops, b->head_dim);
+    const int64_t each = f->ops->pairs ? 2 : 1;
+    for (int64_t d = 0; d < elements; d += TILE) {
+        const int64_t depth = lt_min_i64(TILE, elements - d);
+        f->ops->transpose(f->keys, b->k + f->tile * b->ldkv + each * d, b->ldkv, keys,
+                          lt_min_i64(each * TILE, b->head_dim - each * d));
         for (int64_t r = f->first, end; r < f->last; r = end) {
             /* Below the diagonal all rows see all columns; on it, few rows at a time waste few columns. */
             end = f->hi[r] == keys ? f->last : lt_min_i64(f->last, r + GROUP);
             int64_t columns = (f->hi[end - 1] + LANES - 1) / LANES * LANES;
             f->ops->product(&(struct lt_tile_product){.c = f->scores + r * TILE,
                                                       .ldc = TILE,
-                                                      .a = b->q + (f->row0 + r) * b->ldq + d,
-                                                      .a_row = b->ldq,
+                                                      .a = f->q + r * f->ldq + d,
+                                                      .a_row = f->ldq,
                                                       .a_col = 1,
                                                       .b = f->keys,
                                                       .ldb = TILE,
@@ -85,6 +92,8 @@ static void weigh_tile(struct flash_rows *f)
         float before = f->ops->softmax_row(f->scores + r * TILE, &row, &f->max[r], &f->sum[r]);
         if (before != 1.0f)
             f->ops->scale_row(b->o + (f->row0 + r) * b->ldo, before, b->head_dim);
+        if (f->ops->pairs)
+            f->ops->pairs->weights(f->scores + r * TILE, row.lo, row.hi);
     }
 }
 
@@ -133,6 +142,44 @@ static void value_tile(struct flash_rows *f)
     }
 }
 
+/* The same with pairs: outside of what a row sees its weights are 0 and the values finite. */
+static void value_pairs_tile(struct flash_rows *f)
+{
+    const struct lt_attention_block *b = f->block;
+    const int64_t begin = f->lo[f->first] / 2 * 2, keys = f->hi[f->last - 1] - begin;
+    f->ops->pairs->columns(f->value_pairs, b->head_dim, b->v + (f->tile + begin) * b->ldkv, b->ldkv, keys,
+                           b->head_dim);
+    for (int64_t r = f->first, end; r < f->last; r = end) {
+        for (end = r + 1; end < f->last && (f->hi[end] == f->hi[r] || end < r + GROUP);)
+            end++;
+        const int64_t lo = f->lo[r] / 2, hi = (f->hi[end - 1] + 1) / 2;
+        f->ops->product(&(struct lt_tile_product){.c = b->o + (f->row0 + r) * b->ldo,
+                                                  .ldc = b->ldo,
+                                                  .a = f->scores + r * TILE + lo,
+                                                  .a_row = TILE,
+                                                  .a_col = 1,
+                                                  .b = f->value_pairs + (lo - begin / 2) * b->head_dim,
+                                                  .ldb = b->head_dim,
+                                                  .rows = end - r,
+                                                  .n = b->head_dim,
+                                                  .k = hi - lo,
+                                                  .accumulate = true});
+    }
+}
+
+static void select_queries(struct flash_rows *f)
+{
+    const struct lt_attention_block *b = f->block;
+    f->q = b->q + f->row0 * b->ldq;
+    f->ldq = b->ldq;
+    if (!f->ops->pairs)
+        return;
+    const int64_t pairs = lt_attention_elements(f->ops, b->head_dim);
+    f->ops->pairs->rows(f->q_pairs, pairs, f->q, b->ldq, f->rows, b->head_dim);
+    f->q = f->q_pairs;
+    f->ldq = pairs;
+}
+
 static void finish_rows(struct flash_rows *f)
 {
     const struct lt_attention_block *b = f->block;
@@ -153,6 +200,7 @@ static void attend_rows(struct flash_rows *f)
         f->max[r] = -INFINITY;
         f->sum[r] = 0.0f;
     }
+    select_queries(f);
     int64_t begin = first_visible_key(b, f->row0), end = b->kv_end[f->row0 + f->rows - 1];
     for (int64_t tile = begin - (begin - b->kv_begin) % TILE; tile < end; tile += TILE) {
         find_visible(f, tile);
@@ -163,7 +211,10 @@ static void attend_rows(struct flash_rows *f)
         lt_attention_fetch(b->v + next * b->ldkv, b->ldkv, rows, b->head_dim);
         score_tile(f);
         weigh_tile(f);
-        value_tile(f);
+        if (f->ops->pairs)
+            value_pairs_tile(f);
+        else
+            value_tile(f);
     }
     finish_rows(f);
 }
@@ -171,6 +222,7 @@ static void attend_rows(struct flash_rows *f)
 void lt_attention_flash_fwd(const struct lt_attention_ops *ops, const struct lt_attention_block *block)
 {
     assert(block->head_dim > 0 && block->rows >= 0);
+    assert(!ops->pairs || block->head_dim <= LT_ATTENTION_BF16_DIM);
     struct flash_rows f;
     f.ops = ops;
     f.block = block;

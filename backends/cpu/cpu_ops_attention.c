@@ -23,6 +23,20 @@ static int64_t run_end(const int32_t *kv_begin, int64_t row, int64_t end)
     return e;
 }
 
+/* The kernels that round factors to bf16, where there are any. */
+static bool in_bf16(const struct lt_cpu *cpu, const struct lt_op_attr *a)
+{
+    return a->compute == LT_BF16 && cpu->k.attention_fwd_bf16 && a->head_dim <= LT_ATTENTION_BF16_DIM;
+}
+
+static void attend(const struct lt_cpu_call *c, const struct lt_attention_block *b)
+{
+    if (in_bf16(c->cpu, &c->node->attr))
+        c->cpu->k.attention_fwd_bf16(b);
+    else
+        c->cpu->k.attention_fwd(b);
+}
+
 static void forward_rows(const struct lt_cpu_call *c, int64_t head, int64_t begin, int64_t end)
 {
     const struct lt_op_attr *a = &c->node->attr;
@@ -55,7 +69,7 @@ static void forward_rows(const struct lt_cpu_call *c, int64_t head, int64_t begi
                                        .drop_scale = d.keep_scale,
                                        .site = d.site,
                                        .row_key = key ? key + row : NULL};
-        c->cpu->k.attention_fwd(&b);
+        attend(c, &b);
         row = stop;
     }
 }
@@ -84,7 +98,7 @@ static void forward_heads(const struct lt_cpu_call *c, int64_t row, int64_t head
                                    .scale = a->scale,
                                    .softcap = a->softcap,
                                    .window = a->window};
-    c->cpu->k.attention_fwd(&b);
+    attend(c, &b);
 }
 
 static void forward_few(const struct lt_cpu_call *c, int threads)
@@ -134,9 +148,10 @@ struct backward {
 };
 
 /* Places the parts; returns how many bytes they take. */
-static size_t lay_out(struct backward *b, const struct lt_op_attr *a, int64_t tokens, int threads,
-                      unsigned char *workspace)
+static size_t lay_out(struct backward *b, const struct lt_cpu *cpu, const struct lt_op_attr *a,
+                      int64_t tokens, unsigned char *workspace)
 {
+    const size_t scratch = lt_attention_grad_scratch(MOST_KEYS, a->head_dim, in_bf16(cpu, a));
     const size_t rows = (size_t)tokens * (size_t)a->heads * sizeof(float);
     const size_t sizes[] = {((size_t)tokens + 1) * sizeof *b->sequences, rows, rows};
     size_t at[3], end = 0;
@@ -144,15 +159,14 @@ static size_t lay_out(struct backward *b, const struct lt_op_attr *a, int64_t to
         at[i] = end;
         end += lt_align_up(sizes[i], LT_VALUE_ALIGN);
     }
-    b->scratch_bytes =
-        lt_align_up(lt_attention_grad_scratch(MOST_KEYS, a->head_dim) * sizeof(float), LT_VALUE_ALIGN);
+    b->scratch_bytes = lt_align_up(scratch * sizeof(float), LT_VALUE_ALIGN);
     if (workspace) {
         b->sequences = (struct sequence *)(void *)(workspace + at[0]);
         b->delta = (float *)(void *)(workspace + at[1]);
         b->turns = (_Atomic int32_t *)(void *)(workspace + at[2]);
         b->scratch = workspace + end;
     }
-    return end + (size_t)threads * b->scratch_bytes;
+    return end + (size_t)cpu->threads * b->scratch_bytes;
 }
 
 /* Cuts the keys of every sequence into pieces; returns how many there are. */
@@ -212,7 +226,10 @@ static void backward_keys(const struct backward *b, const struct sequence *s, in
         .delta = b->delta + begin * a->heads + head * rows,
         .turns = b->turns + begin * a->heads + head * tiles,
         .scratch = (float *)(void *)(b->scratch + (size_t)omp_get_thread_num() * b->scratch_bytes)};
-    c->cpu->k.attention_bwd(&g);
+    if (in_bf16(c->cpu, a))
+        c->cpu->k.attention_bwd_bf16(&g);
+    else
+        c->cpu->k.attention_bwd(&g);
 }
 
 /* Tasks are taken in order: pieces of the keys one after another, so that calls for the same kv head begin in the order of
@@ -239,7 +256,7 @@ void lt_cpu_op_attention_bwd(const struct lt_cpu_call *c)
     struct backward b = {.call = c};
     const struct lt_op_attr *a = &c->node->attr;
     int64_t next = 0;
-    lay_out(&b, a, c->capacity->tokens, c->cpu->threads, c->workspace);
+    lay_out(&b, c->cpu, a, c->capacity->tokens, c->workspace);
     if (find_sequences(&b, MOST_KEYS) * a->kv_heads < FEW_TASKS * (int64_t)c->cpu->threads)
         find_sequences(&b, LT_ATTENTION_TILE);
     for (int64_t i = 0; i < c->in_rows[0] * a->heads; i++)
@@ -252,7 +269,7 @@ size_t lt_cpu_op_workspace(const struct lt_cpu *cpu, const struct lt_program *p,
 {
     struct backward b;
     if (n->op == LT_OP_ATTENTION_BWD)
-        return lay_out(&b, &n->attr, p->capacity.tokens, cpu->threads, NULL);
+        return lay_out(&b, cpu, &n->attr, p->capacity.tokens, NULL);
     if (n->op == LT_OP_GRAD_NORM)
         return lt_cpu_grad_norm_workspace(p->graph.values[n->in[0]].cols);
     if (n->op != LT_OP_LINEAR)

@@ -50,7 +50,7 @@ struct lt_attention_block {
 };
 
 /* Keys in a tile, and query rows worked on at a time. */
-enum { LT_ATTENTION_TILE = 64 };
+enum { LT_ATTENTION_TILE = 64, LT_ATTENTION_BF16_DIM = 256 };
 
 /* Backward for the keys [key_begin, key_end) of one (sequence, kv head): all query heads of the group, all rows of the
  * sequence that see some of them.  Row t sees the keys [max(0, t + 1 - window), t + 1) of the sequence.  dk and dv rows of
@@ -147,6 +147,11 @@ struct lt_cpu_kernels {
 
     void (*attention_fwd)(const struct lt_attention_block *block);
     void (*attention_bwd)(const struct lt_attention_grad *grad);
+    /* The same with the factors of every product rounded to bf16: queries, keys, values, weights, dO, dS; sums, softmax and
+     * delta stay f32.  head_dim <= LT_ATTENTION_BF16_DIM.  Sums over keys go on in f32, where a rounded weight of 0 may be
+     * multiplied with the value of a later row of the same tile.  NULL: the instruction set has no unit that gains by it. */
+    void (*attention_fwd_bf16)(const struct lt_attention_block *block);
+    void (*attention_bwd_bf16)(const struct lt_attention_grad *grad);
 
     /* Sum of squares of n elements, in double, in blocks of 4096 elements summed in order. */
     double (*sum_squares)(const float *x, int64_t n);
@@ -187,8 +192,8 @@ struct lt_cpu_kernels {
     void (*decode[LT_WEIGHT_FORMAT_COUNT])(float *dst, const struct lt_weight *w, int64_t begin, int64_t n);
 };
 
-/* Floats of scratch attention_bwd needs for a call with so many keys. */
-size_t lt_attention_grad_scratch(int64_t keys, int64_t head_dim);
+/* Floats of scratch attention_bwd, or attention_bwd_bf16, needs for a call with so many keys. */
+size_t lt_attention_grad_scratch(int64_t keys, int64_t head_dim, bool bf16);
 
 /* The best ISA of this processor, limited by LT_CPU=ref|avx2|avx512|avx512bf16|amx|neon|neonbf16 in the
  * environment (an ISA the processor lacks, or a word not in the list, is false). */

@@ -271,6 +271,7 @@ int lt_build_attention(struct lt_build *b, int q, int k, int v, const struct lt_
     n->attr.softcap = spec->softcap;
     n->attr.dropout = dropout;
     n->attr.site = site;
+    n->attr.compute = b->model->compute_dtype == LT_BF16 && !b->step ? LT_BF16 : LT_F32;
     return o;
 }
 

@@ -110,7 +110,8 @@ struct lt_op_attr {
     float int8_threshold; /* of its outliers; 0: none */
     /* LINEAR, LINEAR_DX.  LT_F32.  LT_BF16: both factors and the product are rounded to bf16, the sum is f32.  LT_F16: both
      * factors are rounded to f16, rows of the first one in units of their own power of two; sum and product are f32. */
-    enum lt_dtype compute;
+    enum lt_dtype
+        compute; /* ATTENTION with LT_BF16: factors may be rounded, where a unit multiplies those faster */
 };
 
 struct lt_node {

@@ -81,7 +81,7 @@ struct op {
     struct lt_step_params params;
 };
 
-static struct op make_op(const struct lt_cpu_kernels *k, const struct kind *kind, int threads)
+static struct op make_op(const struct lt_cpu_kernels *k, const struct kind *kind, bool bf16, int threads)
 {
     return (struct op){.cpu = {.k = *k, .threads = threads},
                        .node = {.op = LT_OP_ATTENTION_BWD,
@@ -91,7 +91,8 @@ static struct op make_op(const struct lt_cpu_kernels *k, const struct kind *kind
                                          .window = kind->window,
                                          .scale = 0.3f,
                                          .dropout = kind->dropout,
-                                         .site = 9}},
+                                         .site = 9,
+                                         .compute = bf16 ? LT_BF16 : LT_F32}},
                        .program.capacity = {.tokens = ROWS + 3, .labels = 1},
                        .params = {.n_tokens = ROWS, .seed = 11, .step = 2, .training = true}};
 }
@@ -146,7 +147,8 @@ static void whole_sequences(const struct op *op, const struct arrays *a, struct 
 {
     const struct lt_op_attr *t = &op->node.attr;
     const int64_t group = t->heads / t->kv_heads, wide = t->heads * DIM, narrow = t->kv_heads * DIM;
-    const size_t floats = lt_attention_grad_scratch(LONG, DIM);
+    const bool bf16 = t->compute == LT_BF16;
+    const size_t floats = lt_attention_grad_scratch(LONG, DIM, bf16);
     float *scratch = lt_alloc_array(floats, sizeof *scratch);
     float *delta = lt_alloc_array((size_t)(LONG * group), sizeof *delta);
     assert_non_null(scratch);
@@ -181,24 +183,24 @@ static void whole_sequences(const struct op *op, const struct arrays *a, struct 
                 g.drop_threshold = lt_dropout_threshold((double)t->dropout);
                 g.drop_scale = 1.0f / (1.0f - t->dropout);
             }
-            op->cpu.k.attention_bwd(&g);
+            (bf16 ? op->cpu.k.attention_bwd_bf16 : op->cpu.k.attention_bwd)(&g);
         }
     }
     lt_free(scratch);
     lt_free(delta);
 }
 
-static void check_threads(const struct lt_cpu_kernels *k, const struct kind *kind)
+static void check_threads(const struct lt_cpu_kernels *k, const struct kind *kind, bool bf16)
 {
     const int64_t wide = ROWS * kind->heads * DIM, narrow = ROWS * kind->kv_heads * DIM;
     struct arrays want = make_arrays(kind);
-    const struct op one = make_op(k, kind, 1);
+    const struct op one = make_op(k, kind, bf16, 1);
     run_forward(&one, &want);
     whole_sequences(&one, &want, &want);
     static const int threads[] = {1, 2, 3, 5};
     for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
         struct arrays got = make_arrays(kind);
-        const struct op op = make_op(k, kind, threads[i]);
+        const struct op op = make_op(k, kind, bf16, threads[i]);
         run_forward(&op, &got);
         run_backward(&op, &got);
         lt_check_same("o on threads", k->isa, got.o, want.o, wide);
@@ -219,7 +221,9 @@ static void test_threads(void **unused)
             continue;
         lt_cpu_kernels_init(&k, (enum lt_cpu_isa)isa);
         for (int i = 0; i < KINDS; i++)
-            check_threads(&k, &kinds[i]);
+            check_threads(&k, &kinds[i], false);
+        for (int i = 0; i < KINDS && k.attention_fwd_bf16; i++)
+            check_threads(&k, &kinds[i], true);
     }
 }
 

@@ -2,7 +2,8 @@
  * how rows are grouped, packed or decoded.  `--bench` times the same calls.
  *
  * Bounds: a score is a sum of head_dim products, so it errs by (head_dim + 2) u sum |q k|; a weight
- * errs by that much relatively, and a result by the weights' error plus one rounding for each key. */
+ * errs by that much relatively, and a result by the weights' error plus one rounding for each key.  In bf16 all kernels
+ * round the same queries, keys, values and dO, but weights and dS that differ by the above: each to within 2^-9. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@
 
 #include "core/base/alloc.h"
 #include "core/base/checked.h"
+#include "core/tensor/dtype.h"
 #include "tests/support/kernel_check.h"
 
 struct shape {
@@ -31,12 +33,16 @@ struct data {
     int32_t *kv_end;
     uint32_t *row_key;
     struct lt_rng_site site;
+    bool bf16; /* by the kernels that round factors */
 };
 
-static void make_data(struct data *d, struct shape s, int64_t at, int64_t behind)
+static void make_data(struct data *d, struct shape s, bool bf16, int64_t at, int64_t behind)
 {
-    *d = (struct data){
-        .s = s, .at = at, .total = at + s.rows + behind, .scale = 1.0f / sqrtf((float)s.head_dim)};
+    *d = (struct data){.s = s,
+                       .at = at,
+                       .total = at + s.rows + behind,
+                       .scale = 1.0f / sqrtf((float)s.head_dim),
+                       .bf16 = bf16};
     int64_t wide = s.heads * s.head_dim, narrow = s.kv_heads * s.head_dim;
     d->q = lt_check_floats(d->total * wide);
     d->k = lt_check_floats(d->total * narrow);
@@ -48,7 +54,7 @@ static void make_data(struct data *d, struct shape s, int64_t at, int64_t behind
     d->dk = lt_check_floats(d->total * narrow);
     d->dv = lt_check_floats(d->total * narrow);
     d->delta = lt_check_floats(s.rows * (s.heads / s.kv_heads));
-    d->scratch = lt_check_floats((int64_t)lt_attention_grad_scratch(s.rows, s.head_dim));
+    d->scratch = lt_check_floats((int64_t)lt_attention_grad_scratch(s.rows, s.head_dim, true));
     d->kv_end = (int32_t *)(void *)lt_check_floats(d->total);
     d->row_key = (uint32_t *)(void *)lt_check_floats(d->total);
     d->site = (struct lt_rng_site){.seed = 42, .step = 3, .site = 1000};
@@ -93,7 +99,7 @@ static void forward(const struct lt_cpu_kernels *k, const struct data *d, int64_
             .row_key = s->dropout > 0.0 ? d->row_key + first : NULL,
         };
         b.site.site += (uint32_t)h;
-        k->attention_fwd(&b);
+        (d->bf16 ? k->attention_fwd_bf16 : k->attention_fwd)(&b);
     }
 }
 
@@ -133,7 +139,7 @@ static void backward(const struct lt_cpu_kernels *k, const struct data *d)
             .scratch = d->scratch,
         };
         g.site.site += (uint32_t)(kv * group);
-        k->attention_bwd(&g);
+        (d->bf16 ? k->attention_bwd_bf16 : k->attention_bwd)(&g);
     }
 }
 
@@ -176,7 +182,8 @@ static void add_row_bounds(const struct data *d, struct bounds *b, int64_t h, in
         worst = fmax(worst, error + 2.0 * fabs(dot(q, key, dim) * (double)d->scale - lse));
     }
     /* relative error of a weight and of sums of products with it */
-    double relative = LT_CHECK_ULP * (2.0 * worst + (double)(t + 1 - begin) + (double)dim + 32.0);
+    double relative = LT_CHECK_ULP * (2.0 * worst + (double)(t + 1 - begin) + (double)dim + 32.0) +
+                      (d->bf16 ? 2.0 * 0x1p-9 : 0.0);
     double in_sums = LT_CHECK_ULP * (double)(s->rows * (s->heads / s->kv_heads));
     b->lse[t * s->heads + h] = relative + 2.0 * LT_CHECK_ULP * fabs(lse);
     for (int64_t j = begin; j <= t; j++) {
@@ -196,9 +203,32 @@ static void add_row_bounds(const struct data *d, struct bounds *b, int64_t h, in
     }
 }
 
+static float *rounded(const float *x, int64_t n)
+{
+    float *y = lt_check_floats(n);
+    for (int64_t i = 0; i < n; i++)
+        y[i] = lt_bf16_to_f32(lt_f32_to_bf16(x[i]));
+    return y;
+}
+
+/* What the products of `want` multiply. */
+static struct data factors(const struct data *want)
+{
+    struct data d = *want;
+    const int64_t wide = d.total * d.s.heads * d.s.head_dim, narrow = d.total * d.s.kv_heads * d.s.head_dim;
+    if (d.bf16) {
+        d.q = rounded(want->q, wide);
+        d.k = rounded(want->k, narrow);
+        d.v = rounded(want->v, narrow);
+        d.d_o = rounded(want->d_o, wide);
+    }
+    return d;
+}
+
 static void compare(const struct lt_cpu_kernels *k, const struct data *got, const struct data *want)
 {
     const struct shape *s = &want->s;
+    const struct data multiplied = factors(want);
     size_t wide = (size_t)(s->rows * s->heads * s->head_dim),
            narrow = (size_t)(s->rows * s->kv_heads * s->head_dim);
     size_t heads = (size_t)(s->rows * s->heads);
@@ -208,7 +238,7 @@ static void compare(const struct lt_cpu_kernels *k, const struct data *got, cons
                        all + 2 * wide + heads + narrow};
     for (int64_t h = 0; h < s->heads; h++)
         for (int64_t t = 0; t < s->rows; t++)
-            add_row_bounds(want, &b, h, t);
+            add_row_bounds(&multiplied, &b, h, t);
     lt_check_close("attention o", k->isa, got->o, want->o, b.o, (int64_t)wide);
     lt_check_close("attention lse", k->isa, got->lse, want->lse, b.lse, (int64_t)heads);
     lt_check_close("attention dq", k->isa, got->dq, want->dq, b.dq, (int64_t)wide);
@@ -243,31 +273,47 @@ static const struct shape shapes[] = {
 
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
+/* The available instruction sets, and the portable kernels last, that have these kernels. */
+static int having(struct lt_cpu_kernels isas[LT_CPU_ISA_COUNT + 1], bool bf16)
+{
+    int n = lt_check_isas(isas), kept = 0;
+    lt_cpu_kernels_init(&isas[n++], LT_CPU_REF);
+    for (int i = 0; i < n; i++)
+        if (!bf16 || isas[i].attention_fwd_bf16)
+            isas[kept++] = isas[i];
+    return kept;
+}
+
+static void against_portable(struct shape s, bool bf16)
+{
+    struct lt_cpu_kernels isas[LT_CPU_ISA_COUNT + 1];
+    struct data want;
+    int ref = having(isas, bf16) - 1;
+    make_data(&want, s, bf16, 0, 0);
+    forward(&isas[ref], &want, 0, s.rows);
+    backward(&isas[ref], &want);
+    for (int j = 0; j < ref; j++) {
+        struct data got;
+        make_data(&got, s, bf16, 0, 0);
+        /* The gradients of both start from the same forward results. */
+        float *o = got.o, *lse = got.lse;
+        got.o = want.o;
+        got.lse = want.lse;
+        backward(&isas[j], &got);
+        got.o = o;
+        got.lse = lse;
+        forward(&isas[j], &got, 0, s.rows);
+        compare(&isas[j], &got, &want);
+    }
+    lt_check_release();
+}
+
 static void test_against_portable(void **unused)
 {
     (void)unused;
-    struct lt_cpu_kernels ref, isas[LT_CPU_ISA_COUNT];
-    lt_cpu_kernels_init(&ref, LT_CPU_REF);
-    int n = lt_check_isas(isas);
     for (int i = 0; i < SHAPES; i++) {
-        struct data want;
-        make_data(&want, shapes[i], 0, 0);
-        forward(&ref, &want, 0, want.s.rows);
-        backward(&ref, &want);
-        for (int j = 0; j < n; j++) {
-            struct data got;
-            make_data(&got, shapes[i], 0, 0);
-            /* The gradients of both start from the same forward results. */
-            float *o = got.o, *lse = got.lse;
-            got.o = want.o;
-            got.lse = want.lse;
-            backward(&isas[j], &got);
-            got.o = o;
-            got.lse = lse;
-            forward(&isas[j], &got, 0, got.s.rows);
-            compare(&isas[j], &got, &want);
-        }
-        lt_check_release();
+        against_portable(shapes[i], false);
+        against_portable(shapes[i], true);
     }
 }
 
@@ -281,86 +327,98 @@ static void same_rows(const char *what, const struct lt_cpu_kernels *k, const st
 }
 
 /* All at once, in blocks, row by row as in decoding, and in the middle of NaN neighbours. */
-static void test_row_invariance(void **unused)
+static void same_in_blocks(const struct lt_cpu_kernels *isa, struct shape s, bool bf16)
 {
-    (void)unused;
-    struct lt_cpu_kernels isas[LT_CPU_ISA_COUNT + 1];
-    int n = lt_check_isas(isas);
-    lt_cpu_kernels_init(&isas[n++], LT_CPU_REF);
-    for (int i = 0; i < SHAPES; i++) {
-        for (int j = 0; j < n; j++) {
-            for (int64_t at = 0; at <= 37; at += 37) {
-                struct data whole, parts;
-                make_data(&whole, shapes[i], 0, 0);
-                forward(&isas[j], &whole, 0, whole.s.rows);
-                const int64_t steps[] = {1, 3, 61, 64, 1000};
-                make_data(&parts, shapes[i], at, at / 2);
-                for (size_t m = 0; m < sizeof steps / sizeof *steps; m++) {
-                    for (int64_t t = 0; t < parts.s.rows; t += steps[m])
-                        forward(&isas[j], &parts, t, lt_min_i64(t + steps[m], parts.s.rows));
-                    same_rows(at ? "attention in a packed batch" : "attention in blocks", &isas[j], &parts,
-                              &whole);
-                }
-                lt_check_release();
-            }
+    static const int64_t steps[] = {1, 3, 61, 64, 1000};
+    for (int64_t at = 0; at <= 37; at += 37) {
+        struct data whole, parts;
+        make_data(&whole, s, bf16, 0, 0);
+        forward(isa, &whole, 0, whole.s.rows);
+        make_data(&parts, s, bf16, at, at / 2);
+        for (size_t m = 0; m < sizeof steps / sizeof *steps; m++) {
+            for (int64_t t = 0; t < parts.s.rows; t += steps[m])
+                forward(isa, &parts, t, lt_min_i64(t + steps[m], parts.s.rows));
+            same_rows(at ? "attention in a packed batch" : "attention in blocks", isa, &parts, &whole);
         }
+        lt_check_release();
     }
 }
 
 /* A backward pass in the middle of a packed batch gives the bits of the sequence alone. */
-static void test_packed_gradients(void **unused)
+static void same_gradients_packed(const struct lt_cpu_kernels *isa, struct shape s, bool bf16)
 {
-    (void)unused;
+    struct data alone, packed;
+    make_data(&alone, s, bf16, 0, 0);
+    make_data(&packed, s, bf16, 11, 5);
+    forward(isa, &alone, 0, alone.s.rows);
+    forward(isa, &packed, 0, packed.s.rows);
+    backward(isa, &alone);
+    backward(isa, &packed);
+    int64_t wide = s.heads * s.head_dim, narrow = s.kv_heads * s.head_dim;
+    lt_check_same("packed dq", isa->isa, packed.dq + 11 * wide, alone.dq, s.rows * wide);
+    lt_check_same("packed dk", isa->isa, packed.dk + 11 * narrow, alone.dk, s.rows * narrow);
+    lt_check_same("packed dv", isa->isa, packed.dv + 11 * narrow, alone.dv, s.rows * narrow);
+    lt_check_release();
+}
+
+/* check() for every shape, with all kernels that there are. */
+static void for_all(void (*check)(const struct lt_cpu_kernels *isa, struct shape s, bool bf16))
+{
     struct lt_cpu_kernels isas[LT_CPU_ISA_COUNT + 1];
-    int n = lt_check_isas(isas);
-    lt_cpu_kernels_init(&isas[n++], LT_CPU_REF);
-    for (int i = 0; i < SHAPES; i++) {
-        for (int j = 0; j < n; j++) {
-            struct data alone, packed;
-            make_data(&alone, shapes[i], 0, 0);
-            make_data(&packed, shapes[i], 11, 5);
-            forward(&isas[j], &alone, 0, alone.s.rows);
-            forward(&isas[j], &packed, 0, packed.s.rows);
-            backward(&isas[j], &alone);
-            backward(&isas[j], &packed);
-            int64_t wide = alone.s.heads * alone.s.head_dim, narrow = alone.s.kv_heads * alone.s.head_dim;
-            lt_check_same("packed dq", isas[j].isa, packed.dq + 11 * wide, alone.dq, alone.s.rows * wide);
-            lt_check_same("packed dk", isas[j].isa, packed.dk + 11 * narrow, alone.dk, alone.s.rows * narrow);
-            lt_check_same("packed dv", isas[j].isa, packed.dv + 11 * narrow, alone.dv, alone.s.rows * narrow);
-            lt_check_release();
-        }
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        int n = having(isas, bf16);
+        for (int i = 0; i < SHAPES; i++)
+            for (int j = 0; j < n; j++)
+                check(&isas[j], shapes[i], bf16);
     }
 }
 
+static void test_row_invariance(void **unused)
+{
+    (void)unused;
+    for_all(same_in_blocks);
+}
+
+static void test_packed_gradients(void **unused)
+{
+    (void)unused;
+    for_all(same_gradients_packed);
+}
+
 /* Rows that see nothing, and a NaN that stays in its row. */
+static void blind_and_broken_rows(const struct lt_cpu_kernels *isa, bool bf16)
+{
+    const struct shape s = {.rows = 90, .heads = 1, .kv_heads = 1, .head_dim = 24, .range = 2};
+    struct data clean, d;
+    make_data(&clean, s, bf16, 0, 0);
+    forward(isa, &clean, 0, s.rows);
+    make_data(&d, s, bf16, 0, 0);
+    d.kv_end[0] = d.kv_end[1] = 0;
+    d.q[70 * s.head_dim + 3] = NAN;
+    forward(isa, &d, 0, s.rows);
+    for (int64_t t = 0; t < s.rows; t++) {
+        const float *row = d.o + t * s.head_dim;
+        if (t < 2) {
+            assert_true(isinf(d.lse[t]) && d.lse[t] < 0.0f);
+            for (int64_t i = 0; i < s.head_dim; i++)
+                assert_true(row[i] == 0.0f);
+        } else if (t == 70) {
+            assert_true(isnan(d.lse[t]) && isnan(row[0]) && isnan(row[s.head_dim - 1]));
+        } else {
+            lt_check_same("rows beside a NaN", isa->isa, row, clean.o + t * s.head_dim, s.head_dim);
+        }
+    }
+    lt_check_release();
+}
+
 static void test_blind_and_broken_rows(void **unused)
 {
     (void)unused;
     struct lt_cpu_kernels isas[LT_CPU_ISA_COUNT + 1];
-    int n = lt_check_isas(isas);
-    lt_cpu_kernels_init(&isas[n++], LT_CPU_REF);
-    const struct shape s = {.rows = 90, .heads = 1, .kv_heads = 1, .head_dim = 24, .range = 2};
-    for (int j = 0; j < n; j++) {
-        struct data clean, d;
-        make_data(&clean, s, 0, 0);
-        forward(&isas[j], &clean, 0, s.rows);
-        make_data(&d, s, 0, 0);
-        d.kv_end[0] = d.kv_end[1] = 0;
-        d.q[70 * s.head_dim + 3] = NAN;
-        forward(&isas[j], &d, 0, s.rows);
-        for (int64_t t = 0; t < s.rows; t++) {
-            const float *row = d.o + t * s.head_dim;
-            if (t < 2) {
-                assert_true(isinf(d.lse[t]) && d.lse[t] < 0.0f);
-                for (int64_t i = 0; i < s.head_dim; i++)
-                    assert_true(row[i] == 0.0f);
-            } else if (t == 70) {
-                assert_true(isnan(d.lse[t]) && isnan(row[0]) && isnan(row[s.head_dim - 1]));
-            } else {
-                lt_check_same("rows beside a NaN", isas[j].isa, row, clean.o + t * s.head_dim, s.head_dim);
-            }
-        }
-        lt_check_release();
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        int n = having(isas, bf16);
+        for (int j = 0; j < n; j++)
+            blind_and_broken_rows(&isas[j], bf16);
     }
 }
 
@@ -406,19 +464,21 @@ static int bench(void)
          {.rows = 512, .heads = 1, .kv_heads = 1, .head_dim = 64, .softcap = 30, .range = 1}},
     };
     struct lt_cpu_kernels isas[LT_CPU_ISA_COUNT + 1];
-    lt_cpu_kernels_init(&isas[0], LT_CPU_REF);
-    int n = 1 + lt_check_isas(isas + 1);
-    for (size_t i = 0; i < sizeof timed / sizeof *timed; i++) {
+    for (size_t i = 0; i < 2 * sizeof timed / sizeof *timed; i++) {
+        const bool bf16 = i % 2;
+        const struct shape *s = &timed[i / 2].shape;
+        int n = having(isas, bf16);
         for (int j = 0; j < n; j++) {
             struct data d;
-            make_data(&d, timed[i].shape, 0, 0);
-            forward(&isas[j], &d, 0, d.s.rows);
+            make_data(&d, *s, bf16, 0, 0);
+            forward(&isas[j], &d, 0, s->rows);
             struct timed t = {&isas[j], &d};
-            double rows = (double)d.s.rows, row_work = 4.0 * (double)(d.s.head_dim * d.s.heads);
+            double rows = (double)s->rows, row_work = 4.0 * (double)(s->head_dim * s->heads);
             double work = row_work * rows * (rows + 1.0) / 2.0;
             char name[64];
             strcpy(name, "fwd ");
-            strcat(name, timed[i].name);
+            strcat(name, timed[i / 2].name);
+            strcat(name, bf16 ? " bf16" : "");
             lt_check_bench(name, isas[j].isa, run_forward, &t, work, "GFLOP/s");
             memcpy(name, "one ", 4);
             lt_check_bench(name, isas[j].isa, run_decode, &t, row_work * rows, "GFLOP/s");

@@ -327,7 +327,7 @@ static void check_attention(const struct lt_cpu_kernels *kernels, struct attenti
     float *x = lt_check_floats(all), *g = lt_check_floats(all), *o = lt_check_floats(wide);
     float *weights = lt_check_floats(wide), *lse = lt_check_floats(s.rows * s.heads);
     float *delta = lt_check_floats(s.rows * group);
-    float *scratch = lt_check_floats((int64_t)lt_attention_grad_scratch(s.rows, s.dim));
+    float *scratch = lt_check_floats((int64_t)lt_attention_grad_scratch(s.rows, s.dim, false));
     double *at = lt_alloc_array((size_t)all, sizeof *at);
     int32_t kv_end[128];
     uint32_t row_key[128];

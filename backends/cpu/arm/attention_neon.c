@@ -208,4 +208,6 @@ void lt_attention_kernels_neon(struct lt_cpu_kernels *k)
 {
     k->attention_fwd = attention_fwd_neon;
     k->attention_bwd = attention_bwd_neon;
+    k->attention_fwd_bf16 = NULL;
+    k->attention_bwd_bf16 = NULL;
 }

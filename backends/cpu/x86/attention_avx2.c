@@ -241,4 +241,6 @@ void lt_attention_kernels_avx2(struct lt_cpu_kernels *k)
 {
     k->attention_fwd = attention_fwd_avx2;
     k->attention_bwd = attention_bwd_avx2;
+    k->attention_fwd_bf16 = NULL;
+    k->attention_bwd_bf16 = NULL;
 }

@@ -1,106 +1,20 @@
 /* Attention primitives for AVX-512. */
-#include "backends/cpu/attention_flash.h"
+#include "backends/cpu/x86/attention_tile_avx512.h"
 
 #include <math.h>
 
-#include "backends/cpu/x86/vecmath_avx512.h"
 #include "backends/cpu/x86/x86_kernels.h"
 
 enum { TILE = LT_ATTENTION_TILE };
 
-/* R rows and V vectors of columns of a product.  R and V are constants at every call; with a mask V is 1.
- * Only loops with literal bounds does every compiler unroll soon enough to keep the sums in registers. */
-static inline __attribute__((always_inline)) void product_panel(const struct lt_tile_product *p, int64_t row,
-                                                                int64_t col, const int R, const int V,
-                                                                const bool masked, __mmask16 mask)
+static inline __m512 step_avx512(__m512 acc, __m512 x, __m512 w)
 {
-    __m512 sum[8][4];
-    float *c = p->c + row * p->ldc + col;
-    const float *a = p->a + row * p->a_row, *b = p->b + col;
-#pragma GCC unroll 8
-    for (int i = 0; i < 8 && i < R; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < 4 && j < V; j++)
-            sum[i][j] = !p->accumulate ? _mm512_setzero_ps()
-                        : masked       ? _mm512_maskz_loadu_ps(mask, c + i * p->ldc)
-                                       : _mm512_loadu_ps(c + i * p->ldc + 16 * j);
-    for (int64_t k = 0; k < p->k; k++) {
-        __m512 v[4];
-#pragma GCC unroll 4
-        for (int j = 0; j < 4 && j < V; j++)
-            v[j] = masked ? _mm512_maskz_loadu_ps(mask, b) : _mm512_loadu_ps(b + 16 * j);
-#pragma GCC unroll 8
-        for (int i = 0; i < 8 && i < R; i++) {
-            __m512 x = _mm512_set1_ps(a[i * p->a_row]);
-#pragma GCC unroll 4
-            for (int j = 0; j < 4 && j < V; j++)
-                sum[i][j] = _mm512_fmadd_ps(x, v[j], sum[i][j]);
-        }
-        a += p->a_col;
-        b += p->ldb;
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < 8 && i < R; i++) {
-#pragma GCC unroll 4
-        for (int j = 0; j < 4 && j < V; j++) {
-            if (masked)
-                _mm512_mask_storeu_ps(c + i * p->ldc, mask, sum[i][j]);
-            else
-                _mm512_storeu_ps(c + i * p->ldc + 16 * j, sum[i][j]);
-        }
-    }
+    return _mm512_fmadd_ps(x, w, acc);
 }
 
 static void product(const struct lt_tile_product *p)
 {
-    int64_t col = 0;
-    for (; col + 64 <= p->n; col += 64) {
-        int64_t row = 0;
-        for (; row + 4 <= p->rows; row += 4)
-            product_panel(p, row, col, 4, 4, false, 0);
-        for (; row < p->rows; row++)
-            product_panel(p, row, col, 1, 4, false, 0);
-    }
-    for (; col < p->n; col += 16) {
-        __mmask16 mask = lt_lanes_avx512(p->n - col);
-        int64_t row = 0;
-        for (; row + 8 <= p->rows; row += 8)
-            product_panel(p, row, col, 8, 1, true, mask);
-        for (; row < p->rows; row++)
-            product_panel(p, row, col, 1, 1, true, mask);
-    }
-}
-
-/* 16 rows r become 16 columns. */
-static inline __attribute__((always_inline)) void transpose_16x16(__m512 r[16])
-{
-    __m512 t[16];
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-        t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-    }
-    /* u[4g + j]: in lane L, column 4L + j of rows 4g to 4g + 3. */
-    __m512 u[16];
-#pragma GCC unroll 4
-    for (int g = 0; g < 16; g += 4) {
-        for (int h = 0; h < 2; h++) {
-            __m512d x = _mm512_castps_pd(t[g + h]), y = _mm512_castps_pd(t[g + 2 + h]);
-            u[g + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
-            u[g + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
-        }
-    }
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-        __m512 even_top = _mm512_shuffle_f32x4(u[j], u[4 + j], 0x88);
-        __m512 odd_top = _mm512_shuffle_f32x4(u[j], u[4 + j], 0xdd);
-        __m512 even_bottom = _mm512_shuffle_f32x4(u[8 + j], u[12 + j], 0x88);
-        __m512 odd_bottom = _mm512_shuffle_f32x4(u[8 + j], u[12 + j], 0xdd);
-        r[j] = _mm512_shuffle_f32x4(even_top, even_bottom, 0x88);
-        r[4 + j] = _mm512_shuffle_f32x4(odd_top, odd_bottom, 0x88);
-        r[8 + j] = _mm512_shuffle_f32x4(even_top, even_bottom, 0xdd);
-        r[12 + j] = _mm512_shuffle_f32x4(odd_top, odd_bottom, 0xdd);
-    }
+    attention_product_512(p, step_avx512);
 }
 
 static void transpose(float *dst, const float *src, int64_t ld, int64_t keys, int64_t depth)
@@ -113,7 +27,7 @@ static void transpose(float *dst, const float *src, int64_t ld, int64_t keys, in
             for (int i = 0; i < 16; i++)
                 r[i] = key + i < keys ? _mm512_maskz_loadu_ps(mask, src + (key + i) * ld + d)
                                       : _mm512_setzero_ps();
-            transpose_16x16(r);
+            attention_transpose_16x16(r);
             float *out = dst + d * TILE + key;
 #pragma GCC unroll 16
             for (int i = 0; i < 16; i++)
@@ -140,7 +54,7 @@ static float inverse(float softcap)
     return softcap != 0.0f ? 1.0f / softcap : 0.0f;
 }
 
-static float softmax_row(float *s, const struct lt_score_row *row, float *max, float *sum)
+float lt_softmax_row_avx512(float *s, const struct lt_score_row *row, float *max, float *sum)
 {
     const __m512 scale = _mm512_set1_ps(row->scale), none = _mm512_set1_ps(-INFINITY);
     const __m512 cap = _mm512_set1_ps(row->softcap), inverse_cap = _mm512_set1_ps(inverse(row->softcap));
@@ -172,7 +86,7 @@ static float softmax_row(float *s, const struct lt_score_row *row, float *max, f
     return before;
 }
 
-static void grad_row(float *s, float *dp, const struct lt_score_row *row, float lse, float delta)
+void lt_grad_row_avx512(float *s, float *dp, const struct lt_score_row *row, float lse, float delta)
 {
     const __m512 scale = _mm512_set1_ps(row->scale), one = _mm512_set1_ps(1.0f);
     const __m512 cap = _mm512_set1_ps(row->softcap), inverse_cap = _mm512_set1_ps(inverse(row->softcap));
@@ -202,7 +116,7 @@ static void grad_row(float *s, float *dp, const struct lt_score_row *row, float 
     }
 }
 
-static void scale_row(float *y, float factor, int64_t n)
+void lt_scale_row_avx512(float *y, float factor, int64_t n)
 {
     for (int64_t i = 0; i < n; i += 16) {
         __mmask16 mask = lt_lanes_avx512(n - i);
@@ -211,7 +125,7 @@ static void scale_row(float *y, float factor, int64_t n)
     }
 }
 
-static float dot(const float *a, const float *b, int64_t n)
+float lt_dot_avx512(const float *a, const float *b, int64_t n)
 {
     __m512 sum = _mm512_setzero_ps();
     for (int64_t i = 0; i < n; i += 16) {
@@ -223,10 +137,10 @@ static float dot(const float *a, const float *b, int64_t n)
 
 static const struct lt_attention_ops ops = {.product = product,
                                             .transpose = transpose,
-                                            .softmax_row = softmax_row,
-                                            .grad_row = grad_row,
-                                            .scale_row = scale_row,
-                                            .dot = dot,
+                                            .softmax_row = lt_softmax_row_avx512,
+                                            .grad_row = lt_grad_row_avx512,
+                                            .scale_row = lt_scale_row_avx512,
+                                            .dot = lt_dot_avx512,
                                             .keep_row = lt_keep_row_avx2};
 
 static void attention_fwd_avx512(const struct lt_attention_block *block)

@@ -14,7 +14,9 @@ void lt_cpu_kernels_avx512(struct lt_cpu_kernels *k)
 #if LT_HAVE_AVX512BF16
     if (__builtin_cpu_supports("avx512vnni"))
         lt_int8_kernels_avx512bf16(k);
-    if (k->isa >= LT_CPU_AVX512BF16)
+    if (k->isa >= LT_CPU_AVX512BF16) {
+        lt_attention_kernels_avx512bf16(k);
         lt_gemv_kernels_avx512bf16(k);
+    }
 #endif
 }
