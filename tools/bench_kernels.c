@@ -8,6 +8,7 @@
 #include "core/base/strbuf.h"
 #include "tools/bench_machine.h"
 #include "tools/bench_modes.h"
+#include "tools/bench_turns.h"
 
 static struct {
     struct bench_options common;
@@ -72,8 +73,14 @@ static enum lt_status create_providers(struct bench_kernels *b, struct lt_error 
 static enum lt_status measure_machine(struct bench_kernels *b, struct lt_error *err)
 {
     double read_rate, sgemm;
+    struct bench_turns *turns;
     LT_TRY(bench_read_rate(b->s.threads, &read_rate, err));
-    LT_TRY(bench_sgemm_sustained(b->s.threads, 0.5, &sgemm, err));
+    enum lt_status status = bench_turns_create(&turns, b->s.threads, err);
+    if (status == LT_OK)
+        bench_turns_take(turns, 2.0);
+    sgemm = status == LT_OK ? bench_turns_rate(turns) : 0;
+    bench_turns_destroy(turns);
+    LT_TRY(status);
     printf("\nMachine\n  %-34s %10.2f\n", "memory read, GB/s", 1e-9 * read_rate);
     if (sgemm > 0)
         printf("  %-34s %10.1f\n", "OpenBLAS sgemm 2048, GFLOP/s", 1e-9 * sgemm);

@@ -34,72 +34,57 @@ static void run_sgemm(void *user)
                 (blasint)g->ldb, 0.0F, g->c, (blasint)g->ldc);
 }
 
-/* Seconds of a call: of the fastest, or as they come on average. */
-static double sgemm_seconds(const struct bench_sgemm *g, int threads, double budget, bool fastest)
+static void set_threads(int threads)
 {
-    struct bench_sgemm copy = *g;
-    int calls = 0;
-    /* The provider of the CPU backend keeps OpenBLAS at one thread. */
     openblas_set_num_threads(threads);
-    run_sgemm(&copy);
-    double start = lt_clock_seconds(), best = 0, spent;
-    do {
-        double began = lt_clock_seconds(), took;
-        run_sgemm(&copy);
-        took = lt_clock_seconds() - began;
-        best = calls++ == 0 || took < best ? took : best;
-        spent = lt_clock_seconds() - start;
-    } while (spent < budget && !lt_cancel_requested());
-    openblas_set_num_threads(1);
-    return fastest ? best : spent / calls;
 }
 
 #else
 
-static double sgemm_seconds(const struct bench_sgemm *g, int threads, double budget, bool fastest)
+static void run_sgemm(void *user)
 {
-    (void)g;
+    (void)user;
+}
+
+static void set_threads(int threads)
+{
     (void)threads;
-    (void)budget;
-    (void)fastest;
-    return 0;
 }
 
 #endif
 
-static double sgemm_rate(const struct bench_sgemm *g, int threads, double budget, bool fastest)
+static double sgemm_flops(const struct bench_sgemm *g)
 {
-    double seconds = sgemm_seconds(g, threads, budget, fastest);
-    return seconds > 0 ? 2.0 * (double)g->m * (double)g->n * (double)g->k / seconds : 0;
+    return LT_HAVE_OPENBLAS ? 2.0 * (double)g->m * (double)g->n * (double)g->k : 0;
 }
 
+/* The provider of the CPU backend keeps OpenBLAS at one thread. */
 double bench_sgemm_rate(const struct bench_sgemm *g, int threads, double budget)
 {
-    return sgemm_rate(g, threads, budget, true);
+    struct bench_sgemm copy = *g;
+    if (!LT_HAVE_OPENBLAS)
+        return 0;
+    set_threads(threads);
+    double seconds = bench_best_seconds(run_sgemm, &copy, budget);
+    set_threads(1);
+    return sgemm_flops(g) / seconds;
 }
 
-enum lt_status bench_sgemm_sustained(int threads, double seconds, double *flops, struct lt_error *err)
+void bench_sgemm_again(const struct bench_sgemm *g, int threads, double seconds, struct bench_sgemm_run *run)
 {
-    enum { N = 2048 };
-    const size_t n = (size_t)N * N, bytes = 3 * n * sizeof(float);
-    float *memory = lt_alloc_pages(bytes);
-    if (!memory)
-        return lt_fail(err, LT_ERR_NOMEM, "out of memory for measuring OpenBLAS");
-    for (size_t i = 0; i < 2 * n; i++)
-        memory[i] = (float)(i % 17) - 8;
-    const struct bench_sgemm g = {.m = N,
-                                  .n = N,
-                                  .k = N,
-                                  .trans_b = true,
-                                  .a = memory,
-                                  .b = memory + n,
-                                  .c = memory + 2 * n,
-                                  .lda = N,
-                                  .ldb = N,
-                                  .ldc = N};
-    *flops = sgemm_rate(&g, threads, seconds, false);
-    lt_free_pages(memory, bytes);
-    return LT_OK;
+    struct bench_sgemm copy = *g;
+    *run = (struct bench_sgemm_run){0};
+    if (!LT_HAVE_OPENBLAS)
+        return;
+    set_threads(threads);
+    run_sgemm(&copy);
+    double start = lt_clock_seconds();
+    do {
+        run_sgemm(&copy);
+        run->flops += sgemm_flops(g);
+        run->seconds = lt_clock_seconds() - start;
+    } while (run->seconds < seconds && !lt_cancel_requested());
+    set_threads(1);
 }
 
 /* ---- memory ---- */

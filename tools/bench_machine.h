@@ -23,9 +23,11 @@ struct bench_sgemm {
 /* Floating-point operations a second of the fastest call, on that many of OpenBLAS's threads; 0 in a program built
  * without it. */
 double bench_sgemm_rate(const struct bench_sgemm *g, int threads, double budget);
-/* For 2048 x 2048 x 2048, again and again for so many seconds: what it does on average, as a training step does. */
-enum lt_status bench_sgemm_sustained(int threads, double seconds, double *flops, struct lt_error *err)
-    LT_MUST_USE;
+/* Once to warm up, then again and again for so many seconds: what it does on average, as a training step does. */
+struct bench_sgemm_run {
+    double flops, seconds; /* 0 in a program built without OpenBLAS */
+};
+void bench_sgemm_again(const struct bench_sgemm *g, int threads, double seconds, struct bench_sgemm_run *run);
 /* Reads memory from front to back, in whole pieces of 32 KiB, and adds it up. */
 struct bench_span {
     const void *data; /* aligned to 8 */

@@ -11,6 +11,7 @@
 #include "tools/bench_machine.h"
 #include "tools/bench_modes.h"
 #include "tools/bench_train_options.h"
+#include "tools/bench_turns.h"
 #include "tools/bench_weights.h"
 #include "tools/cli_session.h"
 #include "tools/cli_term.h"
@@ -31,8 +32,8 @@ struct run {
     int64_t labels;                   /* a sequence */
     double seconds, fastest, slowest; /* of the measured steps */
     double first_loss, loss, grad_norm;
-    double backend_rate;  /* FLOP/s */
-    double sgemm_seconds; /* for a FLOP: the mean of measurements between the steps; 0: no OpenBLAS */
+    double backend_rate; /* FLOP/s */
+    struct bench_turns *turns;
     struct bench_weights weights;
     struct train_memory memory;
     char memory_text[256];
@@ -270,14 +271,34 @@ static enum lt_status step(struct run *r, int64_t number, struct lt_error *err)
     return LT_OK;
 }
 
-/* Other work on the machine slows the steps and OpenBLAS alike when the two take turns. */
-static enum lt_status measure_sgemm(struct run *r, double step_seconds, struct lt_error *err)
+/* Nothing goes on while the backend does not run: sgemm may have its turns within steps. */
+static bool alone(const struct run *r)
 {
-    double rate, seconds = step_seconds / 4;
-    LT_TRY(bench_sgemm_sustained(r->s.threads, seconds < 5 ? seconds : 5, &rate, err));
-    if (rate > 0)
-        r->sgemm_seconds += 1 / rate / (double)o.steps;
-    return LT_OK;
+    return !cli_placement_main(&r->s.place)->ops->counters && r->memory.weights != LT_WEIGHTS_STREAM &&
+           !r->memory.boundaries_in_file;
+}
+
+/* A step, sgemm's turns left out; memory is not watched any more. */
+static enum lt_status step_with_turns(struct run *r, int64_t number, double *seconds, struct lt_error *err)
+{
+    const double began = lt_clock_seconds();
+    if (alone(r))
+        bench_turns_begin(r->turns, r->s.place.backend);
+    enum lt_status status = step(r, number, err);
+    *seconds = lt_clock_seconds() - began;
+    if (alone(r))
+        *seconds -= bench_turns_end(r->turns);
+    return status;
+}
+
+/* The first step after all that takes memory was made: no other takes more. */
+static enum lt_status first_step(struct run *r, double *seconds, struct lt_error *err)
+{
+    const double began = lt_clock_seconds();
+    LT_TRY(step(r, 0, err));
+    *seconds = lt_clock_seconds() - began;
+    bench_session_memory_done(&r->s);
+    return bench_turns_create(&r->turns, r->s.threads, err);
 }
 
 static enum lt_status run_steps(struct run *r, struct lt_error *err)
@@ -288,9 +309,11 @@ static enum lt_status run_steps(struct run *r, struct lt_error *err)
             bench_session_count_ops(&r->s);
             lt_engine_stream_times(r->engine, &before);
         }
-        double began = lt_clock_seconds();
-        LT_TRY(step(r, i, err));
-        double took = lt_clock_seconds() - began;
+        double took;
+        if (i == 0)
+            LT_TRY(first_step(r, &took, err));
+        else
+            LT_TRY(step_with_turns(r, i, &took, err));
         if (i == 0)
             r->first_loss = r->loss;
         printf("step %lld%s  loss %.4f  %.3f s\n", (long long)i + 1, i < o.warmup ? " (not counted)" : "",
@@ -301,9 +324,11 @@ static enum lt_status run_steps(struct run *r, struct lt_error *err)
         r->fastest = i == o.warmup || took < r->fastest ? took : r->fastest;
         r->slowest = took > r->slowest ? took : r->slowest;
         r->seconds += took;
-        bench_session_memory_done(&r->s); /* no step takes more than another */
-        LT_TRY(measure_sgemm(r, took, err));
+        if (!alone(r))
+            bench_turns_take(r->turns, took);
     }
+    if (bench_turns_rate(r->turns) == 0) /* no step but the first, or short ones */
+        bench_turns_take(r->turns, r->seconds);
     bench_session_measured(&r->s);
     lt_engine_stream_times(r->engine, &r->streamed);
     r->streamed.bytes -= before.bytes;
@@ -368,7 +393,7 @@ static void print_speed(struct run *r)
 {
     double tokens = (double)(o.batch * o.seq * o.accumulation * o.steps) / r->seconds;
     double flops = useful_flops(r), rate = tokens * flops;
-    double sgemm = r->sgemm_seconds > 0 ? 1 / r->sgemm_seconds : 0;
+    double sgemm = bench_turns_rate(r->turns);
     double peak = r->backend_rate > sgemm ? r->backend_rate : sgemm;
     printf("\nSpeed\n");
     printf("  %-34s %12.2f\n", "tokens/s", tokens);
@@ -425,6 +450,7 @@ enum lt_status bench_train(int argc, char **argv, struct lt_error *err)
     cli_parse(&program, argc, argv);
     lt_lora_config_init(&r.lora);
     enum lt_status status = measure(&r, err);
+    bench_turns_destroy(r.turns);
     lt_free(r.losses);
     lt_batch_deinit(&r.batch);
     lt_optimizer_destroy(r.optimizer);
