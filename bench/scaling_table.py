@@ -14,6 +14,7 @@ def cells(folder, axis):
     found = {}
     for path in sorted(folder.glob(f"{axis}-*.json")):
         value, run = int(path.stem.split("-")[1]), json.loads(path.read_text())
+        run["cell_seconds"] = int(path.with_suffix(".seconds").read_text())
         if value not in found or run["fastest_step"] < found[value]["fastest_step"]:
             found[value] = run
     return sorted(found.items())
@@ -51,13 +52,13 @@ def fit(points):
 
 
 def print_axis(axis, found):
-    print(f"| {axis} | tokens/s | seconds a step | peak MiB | plan |")
-    print("|---:|---:|---:|---:|---:|")
+    print(f"| {axis} | tokens/s | seconds a step | the whole cell, s | peak MiB | plan |")
+    print("|---:|---:|---:|---:|---:|---:|")
     for value, run in found:
         memory = run["memory"]
         print(
-            f"| {value} | {speed(run):.0f} | {run['fastest_step']:.3f} | {memory['measured_peak'] / 2**20:.0f} "
-            f"| {memory['difference_percent']:+.1f} % |"
+            f"| {value} | {speed(run):.0f} | {run['fastest_step']:.3f} | {run['cell_seconds']} "
+            f"| {memory['measured_peak'] / 2**20:.0f} | {memory['difference_percent']:+.1f} % |"
         )
     print()
 
