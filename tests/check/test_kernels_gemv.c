@@ -136,7 +136,7 @@ static void check_weight(const struct lt_cpu_kernels *k, enum lt_weight_format f
 
 static void check_table(const struct lt_cpu_kernels *k)
 {
-    static const int64_t odd[] = {1, 7, 16, 17, 48, 100, 1000}, whole[] = {64, 128, 192, 576, 4224};
+    static const int64_t odd[] = {1, 7, 16, 17, 48, 100, 1000}, whole[] = {64, 128, 192, 576, 2112, 4224};
     static const enum lt_weight_format plain[] = {LT_WEIGHT_F16, LT_WEIGHT_BF16};
     for (int f = 0; f < 2; f++)
         for (size_t c = 0; c < sizeof odd / sizeof *odd; c++)

@@ -13,9 +13,10 @@
 
 enum {
     PAIR = 2 * LT_GEMV_BLOCK, /* elements of a register of codes: two blocks, in the lanes 0…7 and 8…15 */
-    CHUNK = 32,               /* blocks whose scales are prepared at a time */
+    HALF = 16,                /* floats of a register */
+    CHUNK = 2 * HALF,         /* blocks whose scales are prepared at a time, at most */
     PLANES = 4,               /* codes of a word */
-    AHEAD = 1024,             /* bytes that are fetched before they are needed */
+    AHEAD = 512,              /* bytes that are fetched before they are needed */
     WORDS = PAIR / PLANES
 };
 
@@ -35,50 +36,86 @@ LT_INLINE __m512i gemv_load_once(const void *p)
     return v;
 }
 
-/* ---- scales ---- */
+/* ---- chunks ---- */
 
-/* The table of 8-bit scales in halves of each f32, for the instruction that looks up 64 words. */
-struct gemv_scales {
-    uint16_t half[2][256];
+/* n blocks of a row from number `begin` on, and of the row apart from it. */
+struct gemv_chunk {
+    int64_t row, begin, n;
 };
 
-LT_INLINE void gemv_scales_init(struct gemv_scales *t, const float *code)
+/* Blocks of a chunk: about as many in each of a row, fours but for the last. */
+LT_INLINE int64_t gemv_chunk_size(const struct lt_gemv *g)
 {
-    for (int i = 0; i < 256; i += 16) {
-        const __m512i v = gemv_load(code + i);
-        _mm256_storeu_si256((__m256i *)(void *)(t->half[0] + i), _mm512_cvtepi32_epi16(v));
-        _mm256_storeu_si256((__m256i *)(void *)(t->half[1] + i),
-                            _mm512_cvtepi32_epi16(_mm512_srli_epi32(v, 16)));
-    }
+    const int64_t blocks = g->w->cols / LT_GEMV_BLOCK, chunks = (blocks + CHUNK - 1) / CHUNK;
+    return chunks > 1 ? ((blocks + chunks - 1) / chunks + 3) / 4 * 4 : CHUNK;
 }
 
-LT_INLINE __m512i gemv_quarter(const uint16_t half[64], __m512i code)
+LT_INLINE struct gemv_chunk gemv_chunk_at(const struct lt_gemv *g, int64_t row, int64_t begin, int64_t size)
 {
-    return _mm512_permutex2var_epi16(gemv_load(half), code, gemv_load(half + 32));
+    const int64_t left = g->w->cols / LT_GEMV_BLOCK - begin;
+    return (struct gemv_chunk){.row = row, .begin = begin, .n = left < size ? left : size};
 }
 
-/* half[code] of 32 codes; bit 6 and bit 7 of each as masks. */
-LT_INLINE __m512i gemv_lookup(const uint16_t half[256], __m512i code, __mmask32 bit6, __mmask32 bit7)
+/* ---- scales ---- */
+
+/* Scales that the blocks of two rows will need, as their table holds them. */
+struct gemv_inner {
+    float a[CHUNK], b[CHUNK];
+} __attribute__((aligned(64)));
+
+/* What is still to be looked up.  One by one, between the products, leaves the vector units to these; a chunk ahead, as
+ * what is written in pieces cannot soon be read as a whole. */
+struct gemv_ahead {
+    const float *code;
+    const uint8_t *a, *b;
+    float *to; /* in a gemv_inner */
+    int64_t left;
+};
+
+/* volatile: compilers gather four in a register, which takes the units of the products. */
+LT_INLINE void gemv_look_up(volatile float *dst, const float *code, uint8_t i)
 {
-    const __m512i low = _mm512_mask_mov_epi16(gemv_quarter(half, code), bit6, gemv_quarter(half + 64, code));
-    const __m512i high =
-        _mm512_mask_mov_epi16(gemv_quarter(half + 128, code), bit6, gemv_quarter(half + 192, code));
-    return _mm512_mask_mov_epi16(low, bit7, high);
+    *dst = code[i];
 }
 
-/* *low: the scales of the first 16 of 32 codes. */
-LT_INLINE void gemv_decode_scales(__m512 *low, __m512 *high, const struct gemv_scales *t, __m256i codes)
+/* One of each row. */
+LT_INLINE void gemv_look_up_both(const struct gemv_ahead *s, int i)
 {
-    const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
-    const __m512i second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
-    const __m512i code = _mm512_cvtepu8_epi16(codes);
-    const __mmask32 bit6 = _mm512_test_epi16_mask(code, _mm512_set1_epi16(64));
-    const __mmask32 bit7 = _mm512_test_epi16_mask(code, _mm512_set1_epi16(128));
-    const __m512i l = gemv_lookup(t->half[0], code, bit6, bit7);
-    const __m512i h = gemv_lookup(t->half[1], code, bit6, bit7);
-    const __m512i a = _mm512_unpacklo_epi16(l, h), b = _mm512_unpackhi_epi16(l, h);
-    *low = _mm512_castsi512_ps(_mm512_permutex2var_epi64(a, first, b));
-    *high = _mm512_castsi512_ps(_mm512_permutex2var_epi64(a, second, b));
+    gemv_look_up(s->to + i, s->code, s->a[i]);
+    gemv_look_up(s->to + CHUNK + i, s->code, s->b[i]);
+}
+
+LT_INLINE void gemv_ahead_step(struct gemv_ahead *s, int n)
+{
+    s->a += n;
+    s->b += n;
+    s->to += n;
+    s->left -= n;
+}
+
+LT_INLINE void gemv_ahead_four(struct gemv_ahead *s)
+{
+    if (s->left < 4)
+        return;
+    gemv_look_up_both(s, 0);
+    gemv_look_up_both(s, 1);
+    gemv_look_up_both(s, 2);
+    gemv_look_up_both(s, 3);
+    gemv_ahead_step(s, 4);
+}
+
+LT_INLINE void gemv_ahead_rest(struct gemv_ahead *s)
+{
+    for (; s->left > 0; gemv_ahead_step(s, 1))
+        gemv_look_up_both(s, 0);
+}
+
+LT_INLINE struct gemv_ahead gemv_ahead(struct gemv_inner *to, const struct lt_gemv *g, struct gemv_chunk c)
+{
+    const int64_t blocks = g->w->cols / LT_GEMV_BLOCK;
+    const uint8_t *codes = g->w->absmax_codes + c.row * blocks + c.begin;
+    return (struct gemv_ahead){
+        .code = g->w->nested_code, .a = codes, .b = codes + g->apart * blocks, .to = to->a, .left = c.n};
 }
 
 /* The first `left` of the live scales have the outer scale nested[0], the others nested[1]. */
@@ -92,81 +129,165 @@ LT_INLINE __m512 gemv_outer(__m512 v, const float *nested, int64_t left, __mmask
     return _mm512_add_ps(_mm512_mul_ps(v, outer), _mm512_set1_ps(offset));
 }
 
-/* Scales of n <= 32 blocks of the flat weight from `first` on, 0 behind them. */
-LT_INLINE void gemv_block_scales(__m512 *low, __m512 *high, const struct gemv_scales *t,
-                                 const struct lt_weight *w, int64_t first, int64_t n)
+/* Scales of the n <= 16 blocks of the flat weight from `first` on, 0 behind them; inner: what was looked up for them. */
+LT_INLINE __m512 gemv_block_scales(const struct lt_weight *w, const float *inner, int64_t first,
+                                   __mmask16 live)
 {
-    const __mmask16 m0 = lt_lanes_avx512(n), m1 = lt_lanes_avx512(n - 16);
-    if (w->absmax) {
-        *low = _mm512_maskz_loadu_ps(m0, w->absmax + first);
-        *high = _mm512_maskz_loadu_ps(m1, w->absmax + first + 16);
-        return;
-    }
+    if (!inner)
+        return _mm512_maskz_loadu_ps(live, w->absmax + first);
     const uint64_t block = (uint64_t)first / LT_NESTED_BLOCKSIZE;
     const int64_t left = LT_NESTED_BLOCKSIZE - (int64_t)((uint64_t)first % LT_NESTED_BLOCKSIZE);
-    const __mmask32 m = m0 | (__mmask32)m1 << 16;
-    gemv_decode_scales(low, high, t, _mm256_maskz_loadu_epi8(m, w->absmax_codes + first));
-    *low = gemv_outer(*low, w->nested_absmax + block, left, m0, w->nested_offset);
-    *high = gemv_outer(*high, w->nested_absmax + block, left - 16, m1, w->nested_offset);
+    return gemv_outer(_mm512_load_ps(inner), w->nested_absmax + block, left, live, w->nested_offset);
+}
+
+/* Scales of its blocks from number i on, HALF of them, each times that of its activations. */
+LT_INLINE void gemv_half_factors(struct gemv_inner *f, const struct lt_gemv *g,
+                                 const struct gemv_inner *inner, struct gemv_chunk c, int i)
+{
+    const int64_t blocks = g->w->cols / LT_GEMV_BLOCK, a = c.row * blocks + c.begin + i;
+    const __mmask16 live = lt_lanes_avx512(c.n - i);
+    const __m512 x = _mm512_maskz_loadu_ps(live, g->scales + c.begin + i);
+    const __m512 as = gemv_block_scales(g->w, inner ? inner->a + i : NULL, a, live);
+    const __m512 bs = gemv_block_scales(g->w, inner ? inner->b + i : NULL, a + g->apart * blocks, live);
+    _mm512_store_ps(f->a + i, _mm512_maskz_mul_ps(live, as, x));
+    _mm512_store_ps(f->b + i, _mm512_maskz_mul_ps(live, bs, x));
+}
+
+LT_INLINE void gemv_factors(struct gemv_inner *f, const struct lt_gemv *g, const struct gemv_inner *inner,
+                            struct gemv_chunk c)
+{
+    gemv_half_factors(f, g, inner, c, 0);
+    if (c.n > HALF)
+        gemv_half_factors(f, g, inner, c, HALF);
 }
 
 /* ---- products ---- */
 
-/* The codes in the low four bits of the words of v, times x. */
-LT_INLINE __m512i gemv_plane(__m512i sum, __m512i table, __m512i v, __m512i x, gemv_dot dot)
+/* A register of each of two rows. */
+struct gemv_both {
+    __m512i a, b;
+};
+
+/* The codes of a plane in the low bits of each word. */
+LT_INLINE __m512i gemv_low_bits(__m512i words, int plane)
 {
-    return dot(sum, _mm512_permutexvar_epi16(v, table), x);
+    switch (plane) {
+    case 1:
+        return _mm512_srli_epi16(words, 4);
+    case 2:
+        return _mm512_srli_epi16(words, 8);
+    case 3:
+        return _mm512_srli_epi16(words, 12);
+    default:
+        return words;
+    }
 }
 
-/* Two blocks of one row, v, and of another, u: x holds the planes of their activations. */
-LT_INLINE void gemv_products(__m512i *s, __m512i *t, __m512i table, __m512i v, __m512i u, const int16_t *x,
-                             gemv_dot dot)
+/* Adds the codes of a plane of both rows, times x; plane 0 is the first. */
+LT_INLINE struct gemv_both gemv_plane(struct gemv_both sum, struct gemv_both words, __m512i table,
+                                      const int16_t *x, int plane, gemv_dot dot)
 {
-    const __m512i x0 = gemv_load_once(x), x1 = gemv_load_once(x + WORDS);
-    const __m512i x2 = gemv_load_once(x + 2 * WORDS), x3 = gemv_load_once(x + 3 * WORDS);
-    *s = gemv_plane(_mm512_setzero_si512(), table, v, x0, dot);
-    *t = gemv_plane(_mm512_setzero_si512(), table, u, x0, dot);
-    *s = gemv_plane(*s, table, _mm512_srli_epi16(v, 4), x1, dot);
-    *t = gemv_plane(*t, table, _mm512_srli_epi16(u, 4), x1, dot);
-    *s = gemv_plane(*s, table, _mm512_srli_epi16(v, 8), x2, dot);
-    *t = gemv_plane(*t, table, _mm512_srli_epi16(u, 8), x2, dot);
-    *s = gemv_plane(*s, table, _mm512_srli_epi16(v, 12), x3, dot);
-    *t = gemv_plane(*t, table, _mm512_srli_epi16(u, 12), x3, dot);
+    const __m512i xs = gemv_load_once(x + plane * WORDS);
+    const __m512i a = _mm512_permutexvar_epi16(gemv_low_bits(words.a, plane), table);
+    const __m512i b = _mm512_permutexvar_epi16(gemv_low_bits(words.b, plane), table);
+    sum.a = plane ? dot(sum.a, a, xs) : _mm512_madd_epi16(a, xs);
+    sum.b = plane ? dot(sum.b, b, xs) : _mm512_madd_epi16(b, xs);
+    return sum;
 }
 
-/* Adds the sums of two blocks, whose scales are number pick of the lanes. */
-LT_INLINE __m512 gemv_add(__m512 acc, __m512i sum, __m512 scales, __m512i pick)
+/* Chains of one row: `even` is of the blocks of even number in its lanes 0…7, `odd` of the others in the lanes 8…15; the
+ * rest is not needed.  So each has one factor for all lanes, which the addition itself reads and spreads: a permutation
+ * takes the unit of those that look up codes. */
+struct gemv_chains {
+    __m512 even, odd;
+};
+
+LT_INLINE struct gemv_chains gemv_add(struct gemv_chains c, __m512i sum, const float *factors)
 {
-    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_permutexvar_ps(pick, scales), acc);
+    const __m512 v = _mm512_cvtepi32_ps(sum);
+    return (struct gemv_chains){_mm512_fmadd_ps(v, _mm512_set1_ps(factors[0]), c.even),
+                                _mm512_fmadd_ps(v, _mm512_set1_ps(factors[1]), c.odd)};
+}
+
+LT_INLINE float gemv_total(struct gemv_chains c)
+{
+    return lt_sum_avx512(_mm512_mask_mov_ps(c.even, 0xff00, c.odd));
 }
 
 /* What is walked along two rows. */
 struct gemv_walk {
     const uint8_t *p, *q;
     const int16_t *x;
-    __m512 a, b;
+    struct gemv_chains a, b;
 };
 
-/* n <= 16 blocks of both rows. */
-LT_INLINE void gemv_blocks(struct gemv_walk *w, __m512i table, int64_t n, __m512 fa, __m512 fb, gemv_dot dot)
+/* Four blocks of both rows, with the factors fa and fb. */
+LT_INLINE void gemv_four(struct gemv_walk *w, __m512i table, const float *fa, const float *fb, gemv_dot dot)
 {
-    const __m512i two = _mm512_set1_epi32(2);
-    __m512i pick = _mm512_mask_set1_epi32(_mm512_setzero_si512(), 0xff00, 1), s, t;
-    for (; n >= 2; n -= 2, pick = _mm512_add_epi32(pick, two)) {
-        _mm_prefetch((const char *)w->p + AHEAD, _MM_HINT_T0);
-        _mm_prefetch((const char *)w->q + AHEAD, _MM_HINT_T0);
-        gemv_products(&s, &t, table, gemv_load_once(w->p), gemv_load_once(w->q), w->x, dot);
-        w->a = gemv_add(w->a, s, fa, pick);
-        w->b = gemv_add(w->b, t, fb, pick);
-        w->p += LT_GEMV_BLOCK;
-        w->q += LT_GEMV_BLOCK;
-        w->x += PAIR;
+    const int16_t *x = w->x, *z = x + PAIR;
+    const struct gemv_both v = {gemv_load_once(w->p), gemv_load_once(w->q)};
+    const struct gemv_both u = {gemv_load_once(w->p + LT_GEMV_BLOCK), gemv_load_once(w->q + LT_GEMV_BLOCK)};
+    struct gemv_both s = v, t = u;
+    s = gemv_plane(s, v, table, x, 0, dot);
+    t = gemv_plane(t, u, table, z, 0, dot);
+    s = gemv_plane(s, v, table, x, 1, dot);
+    t = gemv_plane(t, u, table, z, 1, dot);
+    s = gemv_plane(s, v, table, x, 2, dot);
+    t = gemv_plane(t, u, table, z, 2, dot);
+    s = gemv_plane(s, v, table, x, 3, dot);
+    t = gemv_plane(t, u, table, z, 3, dot);
+    w->a = gemv_add(w->a, s.a, fa);
+    w->b = gemv_add(w->b, s.b, fb);
+    w->a = gemv_add(w->a, t.a, fa + 2);
+    w->b = gemv_add(w->b, t.b, fb + 2);
+}
+
+/* One or two. */
+LT_INLINE void gemv_two(struct gemv_walk *w, __m512i table, int64_t n, const float *fa, const float *fb,
+                        gemv_dot dot)
+{
+    const __mmask16 live = n > 1 ? 0xffff : 0xff; /* the other block of x is zeros */
+    const struct gemv_both v = {_mm512_maskz_loadu_epi32(live, w->p), _mm512_maskz_loadu_epi32(live, w->q)};
+    struct gemv_both s = v;
+    s = gemv_plane(s, v, table, w->x, 0, dot);
+    s = gemv_plane(s, v, table, w->x, 1, dot);
+    s = gemv_plane(s, v, table, w->x, 2, dot);
+    s = gemv_plane(s, v, table, w->x, 3, dot);
+    w->a = gemv_add(w->a, s.a, fa);
+    w->b = gemv_add(w->b, s.b, fb);
+}
+
+LT_INLINE void gemv_step(struct gemv_walk *w, int64_t blocks)
+{
+    w->p += blocks * (LT_GEMV_BLOCK / 2);
+    w->q += blocks * (LT_GEMV_BLOCK / 2);
+    w->x += blocks * LT_GEMV_BLOCK;
+}
+
+LT_INLINE void gemv_fetch(const uint8_t *p)
+{
+    _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
+    _mm_prefetch((const char *)p + AHEAD + LT_GEMV_BLOCK, _MM_HINT_T0);
+}
+
+/* n <= CHUNK blocks of both rows. */
+LT_INLINE void gemv_blocks(struct gemv_walk *w, __m512i table, int64_t n, const struct gemv_inner *f,
+                           struct gemv_ahead *next, gemv_dot dot)
+{
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        gemv_fetch(w->p);
+        gemv_fetch(w->q);
+        if (next)
+            gemv_ahead_four(next);
+        gemv_four(w, table, f->a + i, f->b + i, dot);
+        gemv_step(w, 4);
     }
-    if (n > 0) { /* the other block of x is zeros */
-        gemv_products(&s, &t, table, _mm512_maskz_loadu_epi32(0xff, w->p),
-                      _mm512_maskz_loadu_epi32(0xff, w->q), w->x, dot);
-        w->a = gemv_add(w->a, s, fa, pick);
-        w->b = gemv_add(w->b, t, fb, pick);
+    if (next)
+        gemv_ahead_rest(next);
+    for (; i < n; i += 2) {
+        gemv_two(w, table, n - i, f->a + i, f->b + i, dot);
+        gemv_step(w, 2);
     }
 }
 
@@ -175,37 +296,56 @@ LT_INLINE void gemv_put(const struct lt_gemv *g, int64_t row, float v)
     g->y[row] = g->bias ? v + g->bias[row] : v;
 }
 
-LT_INLINE void gemv_two_rows(const struct lt_gemv *g, __m512i table, const struct gemv_scales *scales,
-                             int64_t first, int64_t second, gemv_dot dot)
+/* Scales looked up for a chunk and for the next, and the number of this one modulo 2. */
+struct gemv_turns {
+    struct gemv_inner of[2];
+    int now;
+};
+
+/* inner: NULL, or with the scales of the first chunk looked up; leaves it so for the next row. */
+LT_INLINE void gemv_two_rows(const struct lt_gemv *g, __m512i table, struct gemv_turns *inner, int64_t row,
+                             int64_t size, gemv_dot dot)
 {
-    const int64_t blocks = g->w->cols / LT_GEMV_BLOCK;
-    struct gemv_walk w = {.p = (const uint8_t *)g->w->data + first * (g->w->cols / 2),
+    const int64_t blocks = g->w->cols / LT_GEMV_BLOCK, second = row + g->apart;
+    struct gemv_inner f;
+    struct gemv_ahead next = {.left = 0};
+    struct gemv_walk w = {.p = (const uint8_t *)g->w->data + row * (g->w->cols / 2),
                           .q = (const uint8_t *)g->w->data + second * (g->w->cols / 2),
-                          .x = g->codes,
-                          .a = _mm512_setzero_ps(),
-                          .b = _mm512_setzero_ps()};
-    for (int64_t i = 0; i < blocks; i += CHUNK) {
-        const int64_t n = blocks - i < CHUNK ? blocks - i : CHUNK, low = n < 16 ? n : 16;
-        const __m512 x0 = _mm512_maskz_loadu_ps(lt_lanes_avx512(n), g->scales + i);
-        const __m512 x1 = _mm512_maskz_loadu_ps(lt_lanes_avx512(n - 16), g->scales + i + 16);
-        __m512 a0, a1, b0, b1;
-        gemv_block_scales(&a0, &a1, scales, g->w, first * blocks + i, n);
-        gemv_block_scales(&b0, &b1, scales, g->w, second * blocks + i, n);
-        gemv_blocks(&w, table, low, _mm512_mul_ps(a0, x0), _mm512_mul_ps(b0, x0), dot);
-        gemv_blocks(&w, table, n - low, _mm512_mul_ps(a1, x1), _mm512_mul_ps(b1, x1), dot);
+                          .x = g->codes};
+    for (int64_t i = 0; i < blocks; i += size) {
+        const struct gemv_chunk c = gemv_chunk_at(g, row, i, size);
+        const bool last = i + c.n == blocks;
+        const struct gemv_inner *now = NULL;
+        if (inner) {
+            now = &inner->of[inner->now];
+            inner->now ^= 1;
+            if (row + last < g->end)
+                next = gemv_ahead(&inner->of[inner->now], g,
+                                  gemv_chunk_at(g, row + last, last ? 0 : i + size, size));
+        }
+        gemv_factors(&f, g, now, c);
+        gemv_blocks(&w, table, c.n, &f, inner ? &next : NULL, dot);
     }
-    gemv_put(g, first, lt_sum_avx512(w.a));
-    gemv_put(g, second, lt_sum_avx512(w.b));
+    gemv_put(g, row, gemv_total(w.a));
+    gemv_put(g, second, gemv_total(w.b));
 }
 
 LT_INLINE void gemv_4bit_512(const struct lt_gemv *g, gemv_dot dot)
 {
     const __m512i table = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)g->table));
-    struct gemv_scales scales;
-    if (!g->w->absmax)
-        gemv_scales_init(&scales, g->w->nested_code);
+    const int64_t size = gemv_chunk_size(g);
+    if (g->w->absmax) {
+        for (int64_t row = g->begin; row < g->end; row++)
+            gemv_two_rows(g, table, NULL, row, size, dot);
+        return;
+    }
+    struct gemv_turns inner = {.now = 0};
+    if (g->begin < g->end) {
+        struct gemv_ahead first = gemv_ahead(&inner.of[0], g, gemv_chunk_at(g, g->begin, 0, size));
+        gemv_ahead_rest(&first);
+    }
     for (int64_t row = g->begin; row < g->end; row++)
-        gemv_two_rows(g, table, &scales, row, row + g->apart, dot);
+        gemv_two_rows(g, table, &inner, row, size, dot);
 }
 
 #endif
