@@ -8,7 +8,7 @@
 
 enum {
     PIECE_BYTES =
-        65536, /* of each of two rows' places: what a thread takes at a time, so that all finish together */
+        16384, /* of each of two rows' places: what a thread takes at a time, so that all finish together */
     LINE = 64  /* bytes: counters of different threads lie apart */
 };
 
