@@ -11,7 +11,7 @@ enum {
     FEW_TASKS = 16,      /* for each thread */
     FEW_ROWS = 8,        /* so many at most are taken one by one, their heads together */
     MOST_HEADS = 64,
-    MOST_KEYS = 2 * LT_ATTENTION_TILE /* of a task: its rows are fetched half as often as for one tile */
+    MOST_KEYS = 4 * LT_ATTENTION_TILE /* of a task: its rows are fetched a quarter as often as for one tile */
 };
 
 /* Rows of the same sequence starting at `row`, up to `end`. */

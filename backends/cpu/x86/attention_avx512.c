@@ -40,8 +40,7 @@ static void transpose(float *dst, const float *src, int64_t ld, int64_t keys, in
 /* exp(x) for x <= 88; results below the smallest normal number are 0, so that no subnormal reaches a product. */
 static inline __m512 exp_weight(__m512 x)
 {
-    return lt_exp_avx512(_mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, _mm512_set1_ps(-87.3f), _CMP_LT_OQ),
-                                            _mm512_set1_ps(-INFINITY)));
+    return lt_exp_live_avx512(_mm512_cmp_ps_mask(x, _mm512_set1_ps(-87.3f), _CMP_NLT_UQ), x);
 }
 
 static inline __mmask16 visible_lanes(const struct lt_score_row *row, int64_t column)
@@ -54,12 +53,51 @@ static float inverse(float softcap)
     return softcap != 0.0f ? 1.0f / softcap : 0.0f;
 }
 
+/* The new maximum and what exponents are taken from: all scores -infinity, any finite number gives weights of 0. */
+static float raise_max(float *max, __m512 top)
+{
+    const float m = lt_max_avx512(top);
+    *max = m > *max ? m : *max;
+    return *max == -INFINITY ? 0.0f : *max;
+}
+
+/* The factor for what was accumulated below the maximum before; exp(0) is 1. */
+static float factor_before(float before, float reference)
+{
+    return before == reference ? 1.0f : _mm512_cvtss_f32(exp_weight(_mm512_set1_ps(before - reference)));
+}
+
+/* As lt_softmax_row_avx512() for a row that sees all columns, without softcap and dropout. */
+static float softmax_whole_row(float *s, float scale, float *max, float *sum)
+{
+    const float max_before = *max;
+    __m512 z[TILE / 16], top = _mm512_set1_ps(-INFINITY), total = _mm512_setzero_ps();
+#pragma GCC unroll 4
+    for (int i = 0; i < TILE / 16; i++) {
+        z[i] = _mm512_mul_ps(_mm512_loadu_ps(s + 16L * i), _mm512_set1_ps(scale));
+        top = _mm512_max_ps(z[i], top);
+    }
+    const float reference = raise_max(max, top);
+#pragma GCC unroll 4
+    for (int i = 0; i < TILE / 16; i++) {
+        z[i] = exp_weight(_mm512_sub_ps(z[i], _mm512_set1_ps(reference)));
+        total = _mm512_add_ps(total, z[i]);
+        _mm512_storeu_ps(s + 16L * i, z[i]);
+    }
+    const float before = factor_before(max_before, reference);
+    *sum = *sum * before + lt_sum_avx512(total);
+    return before;
+}
+
 float lt_softmax_row_avx512(float *s, const struct lt_score_row *row, float *max, float *sum)
 {
     const __m512 scale = _mm512_set1_ps(row->scale), none = _mm512_set1_ps(-INFINITY);
     const __m512 cap = _mm512_set1_ps(row->softcap), inverse_cap = _mm512_set1_ps(inverse(row->softcap));
-    int64_t from = row->lo / 16 * 16;
+    const int64_t from = row->lo / 16 * 16;
+    const float max_before = *max;
     __m512 top = none;
+    if (row->lo == 0 && row->hi == TILE && row->softcap == 0.0f && !row->keep)
+        return softmax_whole_row(s, row->scale, max, sum);
     for (int64_t i = from; i < row->hi; i += 16) {
         __m512 z = _mm512_mul_ps(_mm512_loadu_ps(s + i), scale);
         if (row->softcap != 0.0f)
@@ -68,10 +106,7 @@ float lt_softmax_row_avx512(float *s, const struct lt_score_row *row, float *max
         top = _mm512_max_ps(z, top);
         _mm512_storeu_ps(s + i, z);
     }
-    float new_max = lt_max_avx512(top);
-    new_max = new_max > *max ? new_max : *max;
-    /* All scores -infinity: any finite reference gives weights of 0. */
-    float reference = new_max == -INFINITY ? 0.0f : new_max;
+    const float reference = raise_max(max, top);
     __m512 total = _mm512_setzero_ps();
     for (int64_t i = from; i < row->hi; i += 16) {
         __m512 p = exp_weight(_mm512_sub_ps(_mm512_loadu_ps(s + i), _mm512_set1_ps(reference)));
@@ -80,9 +115,8 @@ float lt_softmax_row_avx512(float *s, const struct lt_score_row *row, float *max
             p = _mm512_mul_ps(p, _mm512_loadu_ps(row->keep + i));
         _mm512_storeu_ps(s + i, p);
     }
-    float before = _mm512_cvtss_f32(exp_weight(_mm512_set1_ps(*max - reference)));
+    const float before = factor_before(max_before, reference);
     *sum = *sum * before + lt_sum_avx512(total);
-    *max = new_max;
     return before;
 }
 

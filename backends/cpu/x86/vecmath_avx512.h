@@ -34,10 +34,9 @@ static inline float lt_max_avx512(__m512 x)
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
 
-/* Full range: scalef gives subnormals, 0 and infinity. */
-static inline __m512 lt_exp_avx512(__m512 x)
+/* exp(x) of the live lanes, where |x| <= 104, 0 in the others. */
+static inline __m512 lt_exp_live_avx512(__mmask16 live, __m512 x)
 {
-    x = _mm512_min_ps(_mm512_set1_ps(89.0f), _mm512_max_ps(_mm512_set1_ps(-104.0f), x));
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f)),
                                     _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e400p-1f), x);
@@ -48,7 +47,14 @@ static inline __m512 lt_exp_avx512(__m512 x)
     q = _mm512_fmadd_ps(q, r, _mm512_set1_ps(0x1.55548ap-3f));
     q = _mm512_fmadd_ps(q, r, _mm512_set1_ps(0x1.fffffcp-2f));
     q = _mm512_fmadd_ps(_mm512_mul_ps(r, r), q, r);
-    return _mm512_scalef_ps(_mm512_add_ps(q, _mm512_set1_ps(1.0f)), n);
+    return _mm512_maskz_scalef_ps(live, _mm512_add_ps(q, _mm512_set1_ps(1.0f)), n);
+}
+
+/* Full range: scalef gives subnormals, 0 and infinity. */
+static inline __m512 lt_exp_avx512(__m512 x)
+{
+    x = _mm512_min_ps(_mm512_set1_ps(89.0f), _mm512_max_ps(_mm512_set1_ps(-104.0f), x));
+    return lt_exp_live_avx512(0xffff, x);
 }
 
 static inline __m512 lt_abs_avx512(__m512 x)
