@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -63,12 +64,16 @@ enum lt_status lt_file_write_all(int fd, const void *bytes, size_t n, const char
 
 enum lt_status lt_file_sync_parent(const char *path, struct lt_error *err)
 {
+    /* No memory of the heap: what path names has its name already, too late to fail for want of it. */
+    char folder[PATH_MAX] = ".";
     const char *slash = strrchr(path, '/');
-    char *folder = !slash          ? lt_strdup(".")
-                   : slash == path ? lt_strdup("/")
-                                   : lt_strndup(path, (size_t)(slash - path));
-    if (!folder)
-        return lt_fail(err, LT_ERR_NOMEM, "out of memory while completing '%s'", path);
+    const size_t length = slash == path ? 1 : slash ? (size_t)(slash - path) : 0;
+    if (length >= sizeof folder)
+        return lt_fail_errno(err, ENAMETOOLONG, "cannot sync the folder of '%s'", path);
+    if (slash) {
+        memcpy(folder, path, length);
+        folder[length] = '\0';
+    }
     enum lt_status status = LT_OK;
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {
@@ -79,7 +84,6 @@ enum lt_status lt_file_sync_parent(const char *path, struct lt_error *err)
             status = lt_fail_errno(err, errno, "cannot sync the folder '%s'", folder);
         close(fd);
     }
-    lt_free(folder);
     return status;
 }
 
