@@ -6,7 +6,7 @@
 #include "backends/cpu/attention_turns.h"
 #include "core/base/checked.h"
 
-enum { TILE = LT_ATTENTION_TILE, GROUP = 8, LANES = 16, ALIGNMENT = 64 };
+enum { TILE = LT_ATTENTION_TILE, PAIRS = TILE / 2, GROUP = 8, LANES = 16, ALIGNMENT = 64 };
 
 /* A factor of products: row r at x + r * ld. */
 struct factor {
@@ -14,7 +14,7 @@ struct factor {
     int64_t ld;
 };
 
-/* Query rows or their gradients, [TILE, head_dim], where the columns and where the rows are what is summed over. */
+/* Query rows or their gradients, [TILE, head_dim]: for sums over columns, and for sums over rows. */
 struct row_tile {
     struct factor rows, columns;
 };
@@ -25,8 +25,8 @@ struct flash_grad {
     const struct lt_attention_grad *args;
     float *p, *ds; /* [TILE, TILE], rows are query rows: probabilities; first dP, then dS */
     float *keep;   /* [TILE] */
-    float *
-        tiles; /* of each tile of keys: keys, then values, both [head_dim, TILE], transposed; with pairs keys by columns */
+    /* Of each tile of keys: keys, then values, both [head_dim, TILE], transposed; with pairs also keys by columns. */
+    float *tiles;
     /* With pairs: those of p and ds by columns, of ds by rows; of a tile of query rows and of their gradients, by rows and by
      * columns. */
     float *p_pairs, *ds_pairs, *ds_rows, *q_pairs[2], *d_o_pairs[2];
@@ -39,8 +39,6 @@ struct flash_grad {
     int64_t row0, nrows;
     bool diagonal; /* row0 == key0: row r sees the keys up to its own */
 };
-
-enum { PAIRS = TILE / 2 };
 
 /* Floats of a tile of keys in scratch. */
 static int64_t tile_floats(bool pairs, int64_t head_dim)

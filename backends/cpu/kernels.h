@@ -49,8 +49,10 @@ struct lt_attention_block {
     const uint32_t *row_key; /* [rows]; column = key row - kv_begin */
 };
 
-/* Keys in a tile, and query rows worked on at a time. */
-enum { LT_ATTENTION_TILE = 64, LT_ATTENTION_BF16_DIM = 256 };
+enum {
+    LT_ATTENTION_TILE = 64,     /* keys in a tile, and query rows worked on at a time */
+    LT_ATTENTION_BF16_DIM = 256 /* head_dim with bf16 factors, at most */
+};
 
 /* Backward for the keys [key_begin, key_end) of one (sequence, kv head): all query heads of the group, all rows of the
  * sequence that see some of them.  Row t sees the keys [max(0, t + 1 - window), t + 1) of the sequence.  dk and dv rows of
