@@ -5,7 +5,8 @@
                            [--data ROWS.jsonl --tokenizer tokenizer.json] [--seed N]
 
 FILE gets input_ids, labels and attention_mask, I64 [rows, length], padded on the right with id 0.  Rows of --data
-are objects with question and answer (or instruction and output); without --data the ids are random and the
+are objects with question and answer (or instruction and output): of all of them those at even distances in the order
+of their lengths, shuffled, so that few rows stand for the lengths of the whole file.  Without --data the ids are random and the
 lengths drawn as those of GSM8K are distributed under a 32,000-word tokenizer.  --labels all: every real token is
 a target; response: the answer and the end of text.  The same arguments give the same bytes.  --data needs the
 package tokenizers.
@@ -35,7 +36,7 @@ def tokenized_rows(options):
 
     tokenizer = Tokenizer.from_file(options.tokenizer)
     with open(options.data, encoding="utf-8") as lines:
-        for number, line in zip(range(options.rows), lines):
+        for number, line in enumerate(lines):
             row = json.loads(line)
             question = row.get("question") or row.get("instruction")
             answer = row.get("answer") or row.get("output")
@@ -46,6 +47,15 @@ def tokenized_rows(options):
                 tokenizer.encode(prompt).ids,
                 tokenizer.encode(answer, add_special_tokens=False).ids,
             )
+
+
+def typical_rows(rows, options):
+    """As many as asked for, at even distances in the order of their lengths, shuffled."""
+    rows = sorted(rows, key=lambda row: len(row[0]) + len(row[1]))
+    count = min(options.rows, len(rows))
+    chosen = [rows[(2 * i + 1) * len(rows) // (2 * count)] for i in range(count)]
+    random.Random(options.seed).shuffle(chosen)
+    return chosen
 
 
 def padded(rows, options):
@@ -73,7 +83,8 @@ def main():
     options = parser.parse_args()
     if bool(options.data) != bool(options.tokenizer):
         parser.error("--data and --tokenizer go together")
-    arrays = padded(tokenized_rows(options) if options.data else drawn_rows(options), options)
+    chosen = typical_rows(tokenized_rows(options), options) if options.data else drawn_rows(options)
+    arrays = padded(chosen, options)
     rows = len(arrays["input_ids"]) // options.length
     if rows < options.rows:
         parser.error(f"{options.data} has only {rows} rows")
