@@ -6,8 +6,8 @@
 
 FILE gets input_ids, labels and attention_mask, I64 [rows, length], padded on the right with id 0.  Rows of --data
 are objects with question and answer (or instruction and output): of all of them those at even distances in the order
-of their lengths, shuffled, so that few rows stand for the lengths of the whole file.  Without --data the ids are random and the
-lengths drawn as those of GSM8K are distributed under a 32,000-word tokenizer.  --labels all: every real token is
+of their lengths, shuffled, so that few rows stand for the lengths of the whole file.  Without --data the ids are
+random and the lengths drawn as those of GSM8K are distributed under a 32,000-word tokenizer.  --labels all: every real token is
 a target; response: the answer and the end of text.  The same arguments give the same bytes.  --data needs the
 package tokenizers.
 """

@@ -58,8 +58,6 @@ void bench_turns_destroy(struct bench_turns *t)
 {
     if (!t)
         return;
-    if (t->be)
-        (void)bench_turns_end(t);
     if (t->memory)
         lt_free_pages(t->memory, t->bytes);
     lt_free(t);

@@ -12,7 +12,7 @@ struct bench_turns;
 
 /* Takes 48 MiB of memory.  One at a time. */
 enum lt_status bench_turns_create(struct bench_turns **turns, int threads, struct lt_error *err) LT_MUST_USE;
-/* NULL is fine; gives the backend back. */
+/* Not between bench_turns_begin and bench_turns_end; NULL is fine. */
 void bench_turns_destroy(struct bench_turns *turns);
 
 /* Until bench_turns_end sgemm gets a turn for every second in which the backend runs programs, between two of them.  Not

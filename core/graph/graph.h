@@ -108,10 +108,10 @@ struct lt_op_attr {
     bool step;            /* LINEAR of a pass with a few rows: as fast as the weight is read */
     bool int8;            /* LINEAR with a weight of LLM.int8(): the integer product */
     float int8_threshold; /* of its outliers; 0: none */
-    /* LINEAR, LINEAR_DX.  LT_F32.  LT_BF16: both factors and the product are rounded to bf16, the sum is f32.  LT_F16: both
+    /* ATTENTION, ATTENTION_BWD: LT_F32, or LT_BF16: factors may be rounded, where a unit multiplies those faster.
+     * LINEAR, LINEAR_DX.  LT_F32.  LT_BF16: both factors and the product are rounded to bf16, the sum is f32.  LT_F16: both
      * factors are rounded to f16, rows of the first one in units of their own power of two; sum and product are f32. */
-    enum lt_dtype
-        compute; /* ATTENTION with LT_BF16: factors may be rounded, where a unit multiplies those faster */
+    enum lt_dtype compute;
 };
 
 struct lt_node {

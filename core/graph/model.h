@@ -75,8 +75,8 @@ struct lt_model {
     bool int8;            /* linear layers are LLM.int8(): integer products outside training */
     float int8_threshold; /* activations of this magnitude stay in f32; 0: none */
     uint64_t parameters;  /* of the base model, shared tensors once */
-    /* LT_F32, LT_BF16 or LT_F16: of the products with frozen linear weights other than the head (attribute `compute` of
-     * their ops).  Set before an engine is created. */
+    /* LT_F32, LT_BF16 or LT_F16: of the products with frozen linear weights other than the head; with LT_BF16 of those of
+     * attention as well, where a unit gains by it (attribute `compute` of their ops).  Set before an engine is created. */
     enum lt_dtype compute_dtype;
 };
 
